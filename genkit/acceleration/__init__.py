@@ -1,0 +1,1 @@
+"""Caching, attention processors and compression for finished pipelines."""

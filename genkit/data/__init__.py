@@ -1,0 +1,1 @@
+"""Datasets: the shipped digits and folders on disk."""

@@ -1,0 +1,1 @@
+"""Measures of generated samples against real data and against the teacher."""

@@ -1,0 +1,1 @@
+"""Networks genkit owns; diffusers' own model classes come first."""

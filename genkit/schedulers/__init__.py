@@ -1,0 +1,1 @@
+"""diffusers schedulers that diffusers lacks, one per file."""

@@ -1,0 +1,1 @@
+"""Gradient-free search over steps, solver coefficients and checkpoints."""

@@ -1,0 +1,1 @@
+"""Image pipelines and the decoders and encoders they need."""
