@@ -27,7 +27,7 @@ fi
 echo "Installing genkit into $root/.venv: once, some minutes, about 2 GB." >&2
 rm -f "$stamp"
 "$python" -m venv "$root/.venv"
-install() { "$root/.venv/bin/python" -m pip install -q -c "$root/constraints.txt" "$@"; }
+install() { "$root/.venv/bin/python" -m pip install -qq -c "$root/constraints.txt" "$@"; }
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 # torch first: it is the largest, and everything else must settle on this very build.
 install torch==2.13.0
