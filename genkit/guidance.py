@@ -1,0 +1,33 @@
+"""Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598), in one convention.
+
+uncond + w (cond - uncond): w = 1 is off. The paper's own weight is w - 1. Guidance is affine in the
+prediction with weights that add up to 1, so it means the same in every prediction kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from genkit.paths import expand
+
+Cond = Mapping[str, Tensor]
+
+
+def guide(cond: Tensor, uncond: Tensor, w: float | Tensor) -> Tensor:
+    """uncond + w (cond - uncond), w a number or one per sample (b,)."""
+    if isinstance(w, Tensor) and w.ndim:
+        w = expand(w.to(cond.dtype), cond)
+    return uncond + w * (cond - uncond)
+
+
+def both(cond: Cond, uncond: Cond, batch: int) -> dict[str, Tensor]:
+    """The conditions of one doubled batch, uncond first; uncond has batch 1 or `batch`."""
+    if cond.keys() != uncond.keys():
+        raise ValueError(f"cond has {sorted(cond)}, uncond has {sorted(uncond)}; they must agree")
+    return {
+        name: torch.cat([uncond[name].expand(batch, *uncond[name].shape[1:]), cond[name]])
+        for name in cond
+    }

@@ -1,0 +1,98 @@
+"""The one sampling loop: trainers, pipelines and backward simulation all run this.
+
+A student's sampler is plain data (`Sampler`); `hub` turns it into a diffusers scheduler before
+training starts, and that scheduler object is run here and leaves with the student.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genkit.paths import Path
+
+Evaluate = Callable[[Tensor, Tensor], Tensor]
+Generators = torch.Generator | Sequence[torch.Generator] | None
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a network samples, as plain data.
+
+    steps: evaluations by default. times: noise levels t of a fixed grid, one per evaluation, first
+    the start (None: uniform on the path's clock, so any number of steps can be asked for).
+    network_times: what the network is told instead of `times`, where they differ. stochastic:
+    re-noise the predicted x_0 with fresh noise between evaluations (else follow the ODE). order:
+    of the multistep ODE solver. two_time: the network is also told where its step ends.
+    start_scale: factor on the starting noise.
+    """
+
+    steps: int
+    times: tuple[float, ...] | None = None
+    network_times: tuple[float, ...] | None = None
+    stochastic: bool = False
+    order: int = 1
+    two_time: bool = False
+    start_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}; a sampler needs at least one evaluation")
+        if self.times is not None and len(self.times) != self.steps:
+            raise ValueError(f"{len(self.times)} times for {self.steps} steps; give one per step")
+        if self.network_times is not None and len(self.network_times) != self.steps:
+            raise ValueError(
+                f"{len(self.network_times)} network_times for {self.steps} steps; one per step"
+            )
+
+    def grid(self, path: Path) -> Tensor:
+        """The (steps,) noise levels t of the evaluations, float64, decreasing."""
+        if self.times is not None:
+            return torch.tensor(self.times, dtype=torch.float64)
+        return path.time(torch.linspace(1, 0, self.steps + 1, dtype=torch.float64)[:-1])
+
+
+def step_arguments(scheduler: Any, generator: Generators) -> dict[str, Any]:
+    """What this scheduler's `step` takes beyond output, timestep and sample."""
+    taken = inspect.signature(scheduler.step).parameters
+    return {"generator": generator} if "generator" in taken else {}
+
+
+def starting_scale(scheduler: Any) -> float:
+    """What unit noise is multiplied by at the start; diffusers' flow schedulers name none: 1."""
+    return float(getattr(scheduler, "init_noise_sigma", 1.0))
+
+
+def sample(
+    evaluate: Evaluate,
+    scheduler: Any,
+    noise: Tensor,
+    steps: int | None = None,
+    generator: Generators = None,
+    stop: int | None = None,
+    callback: Callable[[int, Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Run `scheduler` from unit Gaussian `noise` (b, ...) and return the final x, same shape.
+
+    evaluate(x, timestep): the network's raw output for x (b, ...) at network time (b,).
+    steps: None for a scheduler whose own config holds its number of steps.
+    stop: return x just before evaluation `stop` instead (backward simulation).
+    callback(i, timestep, x) -> x runs after every step.
+    """
+    scheduler.set_timesteps(steps, device=noise.device)
+    extra = step_arguments(scheduler, generator)
+    x = noise * starting_scale(scheduler)
+    for i, timestep in enumerate(scheduler.timesteps):
+        if i == stop:
+            return x
+        now = timestep.to(x.dtype).expand(x.shape[0])
+        output = evaluate(scheduler.scale_model_input(x, timestep), now)
+        x = scheduler.step(output, timestep, x, return_dict=False, **extra)[0]
+        if callback is not None:
+            x = callback(i, timestep, x)
+    return x
