@@ -1,1 +1,51 @@
-"""Datasets: the shipped digits and folders on disk."""
+"""Data sets, found by looking: every file of this folder that defines `load` is one.
+
+A data set's name is its file's name, its description the first line of that file's docstring.
+Listing them reads the files and imports none, so that it costs no torch.
+"""
+
+import ast
+import difflib
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from genkit.data.base import Samples
+
+__all__ = ["describe", "load", "names"]
+
+
+def _trees() -> dict[str, ast.Module]:
+    """{file name: syntax tree} of the files of this folder that define `load`."""
+    files = [p for p in sorted(Path(__file__).parent.glob("*.py")) if p.stem != "__init__"]
+    trees = {p.stem: ast.parse(p.read_text(encoding="utf-8")) for p in files}
+    return {
+        name: tree
+        for name, tree in trees.items()
+        if any(isinstance(node, ast.FunctionDef) and node.name == "load" for node in tree.body)
+    }
+
+
+def names() -> list[str]:
+    """The data sets there are, in alphabetical order."""
+    return list(_trees())
+
+
+def describe(name: str) -> str:
+    """One line on the data set `name`. ValueError if there is none of that name."""
+    return (ast.get_docstring(_trees()[_known(name)]) or "").partition("\n")[0]
+
+
+def load(name: str, split: str = "train") -> "Samples":
+    """The data set `name`, one of its splits. ValueError if there is no such set or split."""
+    return importlib.import_module(f"genkit.data.{_known(name)}").load(split)
+
+
+def _known(name: str) -> str:
+    known = names()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"no data set is called {name!r}; {meant}there are: {', '.join(known)}")
+    return name

@@ -1,1 +1,11 @@
-"""Measures of generated samples against real data and against the teacher."""
+"""Figures that tell generators apart, one family a file; `suite` runs them all.
+
+Samples come first, real ones second, in every function that compares sets. No figure is enough
+alone: precision ranks averaged samples highest, Frechet distance and sliced Wasserstein forgive
+lost modes, diversity rewards noise.
+"""
+
+from genkit.metrics.references import digits_reference, reference
+from genkit.metrics.suite import Reference, compare, floor, measure
+
+__all__ = ["Reference", "compare", "digits_reference", "floor", "measure", "reference"]
