@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from genkit.paths import expand
+from genkit.rng import Rng
 
 Cond = Mapping[str, Tensor]
 
@@ -30,4 +31,14 @@ def both(cond: Cond, uncond: Cond, batch: int) -> dict[str, Tensor]:
     return {
         name: torch.cat([uncond[name].expand(batch, *uncond[name].shape[1:]), cond[name]])
         for name in cond
+    }
+
+
+def drop(cond: Cond, uncond: Cond, share: float, rng: Rng) -> dict[str, Tensor]:
+    """cond with a random `share` of its rows replaced by uncond (batch 1), for training."""
+    rows = len(next(iter(cond.values())))
+    dropped = rng.uniform((rows,)) < share
+    return {
+        name: torch.where(expand(dropped, value), uncond[name].to(value), value)
+        for name, value in cond.items()
     }

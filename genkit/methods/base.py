@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from genkit.denoisers.base import Denoiser
+from genkit.guidance import Cond
 from genkit.paths import Path
 from genkit.rng import Rng
 from genkit.sampling import Generators, Sampler
@@ -75,7 +76,8 @@ class Stage:
 
     start: {role: role} copies weights at the stage's beginning. guidance: the teacher's w in this
     stage, for its predictions and for the pairs made from it. new_data: make pairs anew from this
-    stage's teacher. fresh_optimizer: forget the optimizers' state.
+    stage's teacher. fresh_optimizer: forget the optimizers' state. lr: {role: learning rate} where
+    it is not the role's own.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Stage:
     guidance: float = 1.0
     fresh_optimizer: bool = False
     new_data: bool = False
+    lr: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ class Method:
     """Base of all methods; a subclass is named `Method` in genkit/methods/<name>.py.
 
     path: the student's path. distance: a per-sample distance of the modality. latent: shape of one
-    sample without the batch. After construction the run sets `scheduler`, made by `hub` from
+    sample without the batch. uncond: the conditions of no condition, batch 1, where the modality has
+    them. After construction the run sets `scheduler`, made by `hub` from
     `sampler()`; `sample` and backward simulation run it.
     """
 
@@ -126,12 +130,14 @@ class Method:
         path: Path,
         latent: Sequence[int],
         distance: Distance = squared,
+        uncond: Cond | None = None,
     ) -> None:
         if path.name not in self.paths:
             raise ValueError(
-                f"{self.name} does not take the path {path.name!r}; it takes {', '.join(self.paths)}"
+                f"{self.name} does not take the path {path.name!r}, only {', '.join(self.paths)}"
             )
         self.config, self.path, self.latent, self.distance = config, path, tuple(latent), distance
+        self.uncond = uncond
         self.scheduler: Any = None
 
     @property

@@ -1,0 +1,184 @@
+"""DMD2: distribution matching with two time scales, a GAN head and backward simulation.
+
+Yin et al. 2024 (arXiv 2405.14867), after DMD (arXiv 2311.18828). The student's samples are pushed
+along D_teacher - D_fake; the fake score follows the student with several turns to the student's
+one; a head on the fake network's features tells noised data from noised samples. With several
+steps the student trains on inputs of its own sampler. Faithful but for: a regression on teacher
+pairs as the first stage (the one-step student of a teacher asked at pure noise begins at the data
+mean; the paper does so for SDXL only); logits at random t of the path's clock; and the gradient's
+normaliser may be taken over the batch, which low dimensions need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from genkit import terms
+from genkit.methods import base
+from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
+from genkit.networks.head import FeatureHead
+from genkit.rng import Rng
+from genkit.sampling import Sampler
+
+
+class Method(base.Method):
+    family = "distribution"
+    paper = "arXiv 2405.14867"
+    needs = ("data", "pairs")
+
+    @dataclass
+    class Config:
+        lr: float = 2e-4
+        """Student's learning rate while matching."""
+        warmup_lr: float = 1e-3
+        """Student's learning rate in the regression stage."""
+        fake_lr: float = 5e-4
+        """Learning rate of the fake score and of the head."""
+        warmup_share: float = 0.5
+        """Share of the student's steps spent on the regression; 0 is the paper's plain start."""
+        ema: float = 0.999
+        """Rate of the average that is sampled and delivered."""
+        guidance: float = 1.0
+        """The teacher's guidance; it is baked into the student."""
+        fake_turns: int = 5
+        """Turns of the fake score and head before each turn of the student."""
+        low: float = 0.02
+        """Least u of the path's clock at which distributions are compared."""
+        high: float = 0.98
+        """Largest such u."""
+        adversarial: float = 3e-3
+        """Weight of the GAN term in the student's loss; 0 leaves the head out."""
+        head: float = 1e-2
+        """Weight of the head's loss beside the fake score's."""
+        features: tuple[str, ...] = ()
+        """Submodules of the fake network whose outputs the head reads; empty: its middle block."""
+        normaliser: Literal["sample", "batch"] = "batch"
+        """Over what the gradient is normalised."""
+        steps: int = 1
+        """Evaluations of the delivered student, x_0 re-noised between them."""
+
+    def stages(self) -> list[Stage]:
+        guidance, share = self.config.guidance, self.config.warmup_share
+        match = Stage("match", 1 - share, guidance=guidance, fresh_optimizer=True)
+        if share == 0:
+            return [match]
+        lr = {"student": self.config.warmup_lr}
+        return [Stage("warm-up", share, guidance=guidance, new_data=True, lr=lr), match]
+
+    def nets(self) -> dict[str, Role]:
+        config = self.config
+        average = {"export": Ema(warmed(config.ema))}
+        student = Role("teacher", lr=config.lr, warmup=50, decay=True, ema=average)
+        fake = Role("teacher", lr=config.fake_lr, warmup=50, decay=True)
+        roles = {"student": student, "fake": fake}
+        if config.adversarial:
+            roles["head"] = Role(build=self._head, lr=config.fake_lr, warmup=50, decay=True)
+        return roles
+
+    def _head(self, given: Mapping[str, nn.Module]) -> nn.Module:
+        fake = given["fake"]
+        names = self.config.features or middle_block(fake)
+        cond = self.uncond or {}
+        t = torch.full((1,), self.path.t_max)
+        with torch.no_grad():
+            _, features = fake.trace(torch.zeros(1, *self.latent), t, cond, "x_0", names)
+        return FeatureHead({name: each.shape[-1] for name, each in features.items()})
+
+    def turns(self, moment: Moment) -> list[tuple[str, ...]]:
+        if moment.stage.name == "warm-up":
+            return [("student",)]
+        critics = ("fake", "head") if self.config.adversarial else ("fake",)
+        return [critics] * self.config.fake_turns + [("student",)]
+
+    def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
+        if moment.stage.name == "warm-up":
+            return self._regression(roles, batch)
+        if "student" in roles.turn:
+            return self._student(roles, batch, rng)
+        return self._critics(roles, batch, rng)
+
+    def _regression(self, roles: Roles, batch: Batch) -> Losses:
+        pairs = batch["pairs"]
+        t = torch.full(pairs["x_0"].shape[:1], self.path.t_max, device=pairs["x_0"].device)
+        x_0 = roles["student"].predict(self.path.start(pairs["eps"]), t, pairs["cond"], "x_0")
+        return {"total": self.distance(x_0, pairs["x_0"], pairs.get("mask")).mean()}
+
+    def _generate(self, roles: Roles, cond: Mapping[str, Tensor], shape: torch.Size, rng: Rng):
+        """x_0 of the student at a random evaluation of its own sampler (sec. 4.5)."""
+        noise = self.path.noise(shape, rng)
+        stop = rng.integer(0, self.config.steps)
+        again = torch.Generator().manual_seed(rng.torch_seed())
+        return roles["student"].simulate(noise, cond, self.scheduler, self.sampler(), stop, again)
+
+    def _noised(
+        self, x_0: Tensor, rng: Rng, low: float, high: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(x_t, eps, t) at u uniform in [low, high]."""
+        t = self.path.time(low + (high - low) * rng.uniform(x_0.shape[:1]))
+        eps = self.path.noise(x_0.shape, rng)
+        return self.path.add_noise(x_0, eps, t), eps, t
+
+    def _student(self, roles: Roles, batch: Batch, rng: Rng) -> Losses:
+        """Eq. 5 of DMD2 with the gradient of DMD's eq. 7, and softplus(-d(fake))."""
+        data = batch["data"]
+        cond, mask = data["cond"], data.get("mask")
+        x_0 = self._generate(roles, cond, data["x_0"].shape, rng)
+        x_t, _, t = self._noised(x_0, rng, self.config.low, self.config.high)
+        with torch.no_grad():
+            teacher = roles["teacher"].predict(x_t, t, cond, "x_0")
+            fake = roles["fake"].predict(x_t, t, cond, "x_0")
+        matching = terms.distribution_matching(
+            x_0, teacher, fake, mask=mask, over=self.config.normaliser
+        ).mean()
+        if not self.config.adversarial:
+            return {"total": matching, "matching": matching}
+        x_t, _, t = self._noised(x_0, rng, 0.0, 1.0)
+        logits = self._logits(roles, x_t, t, cond)[0]
+        adversarial = terms.adversarial_student(logits).mean()
+        total = matching + self.config.adversarial * adversarial
+        return {"total": total, "matching": matching, "adversarial": adversarial}
+
+    def _logits(self, roles: Roles, x_t: Tensor, t: Tensor, cond: Mapping[str, Tensor]):
+        """(logits, the fake network's velocity), from one forward."""
+        head = roles["head"]
+        velocity, features = roles["fake"].trace(x_t, t, cond, "velocity", head.names)
+        return head(features), velocity
+
+    def _critics(self, roles: Roles, batch: Batch, rng: Rng) -> Losses:
+        """Denoising score matching of the fake on the student's samples, and the head's loss."""
+        data = batch["data"]
+        cond, mask = data["cond"], data.get("mask")
+        with torch.no_grad():
+            x_0 = self._generate(roles, cond, data["x_0"].shape, rng)
+        x_t, eps, t = self._noised(x_0, rng, 0.0, 1.0)
+        if not self.config.adversarial:
+            velocity = roles["fake"].predict(x_t, t, cond, "velocity")
+            score = terms.flow_matching(velocity, x_0, eps, self.path, t, mask).mean()
+            return {"total": score, "fake_score": score}
+        fake_logits, velocity = self._logits(roles, x_t, t, cond)
+        score = terms.flow_matching(velocity, x_0, eps, self.path, t, mask).mean()
+        real_t, _, real_time = self._noised(data["x_0"], rng, 0.0, 1.0)
+        real_logits, _ = self._logits(roles, real_t, real_time, cond)
+        head = terms.adversarial_head(real_logits, fake_logits).mean()
+        return {"total": score + self.config.head * head, "fake_score": score, "head": head}
+
+    def sampler(self) -> Sampler:
+        return Sampler(steps=self.config.steps, stochastic=self.config.steps > 1)
+
+
+def middle_block(denoiser: nn.Module) -> tuple[str, ...]:
+    """The middle entry of the network's longest list of blocks; ValueError if it has none."""
+    lists = {
+        name: module
+        for name, module in denoiser.named_modules()
+        if isinstance(module, nn.ModuleList)
+    }
+    if not lists:
+        raise ValueError("the network has no list of blocks; name its submodules with features=")
+    name = max(lists, key=lambda each: len(lists[each]))
+    return (f"{name}.{len(lists[name]) // 2}",)

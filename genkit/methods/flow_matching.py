@@ -1,0 +1,65 @@
+"""Flow matching: trains a teacher from data, |v(x_t, t) - dx_t/dt|^2 on a probability path.
+
+Lipman et al. 2022 (arXiv 2210.02747, eq. 9), Liu et al. 2022 (arXiv 2209.03003, eq. 1). Faithful;
+any path can be used, and a share of the conditions is dropped so that guidance is possible.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from genkit import guidance, terms
+from genkit.methods import base
+from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, warmed
+from genkit.rng import Rng
+from genkit.sampling import Sampler
+from genkit.times import TIMES
+
+
+class Method(base.Method):
+    family = "teacher"
+    paper = "arXiv 2210.02747"
+    needs = ("data",)
+    has_teacher = False
+
+    @dataclass
+    class Config:
+        lr: float = 1e-3
+        """Learning rate at the start, decayed to 0."""
+        warmup: int = 100
+        """Steps over which the learning rate rises."""
+        ema: float = 0.999
+        """Rate of the average that is sampled and delivered."""
+        weight_decay: float = 0.0
+        """AdamW's weight decay."""
+        time: str = "uniform"
+        """Distribution of t: a name of genkit.times."""
+        drop: float = 0.1
+        """Share of samples trained without their condition, for guidance."""
+        steps: int = 50
+        """Evaluations the delivered pipeline takes by default."""
+
+    def nets(self) -> dict[str, Role]:
+        average = {"export": Ema(warmed(self.config.ema))}
+        student = Role(
+            lr=self.config.lr,
+            warmup=self.config.warmup,
+            decay=True,
+            weight_decay=self.config.weight_decay,
+            ema=average,
+        )
+        return {"student": student}
+
+    def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
+        x_0, cond = batch["data"]["x_0"], batch["data"]["cond"]
+        if self.config.drop and self.uncond is not None:
+            cond = guidance.drop(cond, self.uncond, self.config.drop, rng)
+        eps = self.path.noise(x_0.shape, rng)
+        t = TIMES[self.config.time](self.path, x_0.shape[:1], rng)
+        x_t = self.path.add_noise(x_0, eps, t)
+        velocity = roles["student"].predict(x_t, t, cond, "velocity")
+        loss = terms.flow_matching(velocity, x_0, eps, self.path, t, batch["data"].get("mask"))
+        return {"total": loss.mean()}
+
+    def sampler(self) -> Sampler:
+        return Sampler(steps=self.config.steps)
