@@ -1,6 +1,7 @@
 """Distance to the nearest training example: does a generator copy?
 
-To be read against the same distance of held-out real samples: much less means copies.
+To be read against the same distance of held-out real samples: much less means copies, or averages
+(few-step samples near a class mean are nearer to everything), so beside recall and diversity.
 """
 
 import torch
