@@ -18,7 +18,7 @@ MODALITIES = re.compile(r"video|audio|speech|music", re.IGNORECASE)
 NO_MODALITY = ("genkit/methods", "genkit/training")
 PLACES = {
     "a path of one machine": rb"(?<![\w.}/])/(?:work|home|root|opt|mnt|Users|usr/local)/\w",
-    "a package registry": rb"pypi\.org|pythonhosted|download\.pytorch|(?:extra-)?index-url",
+    "a package registry": rb"pypi\.org|pythonhosted\.|download\.pytorch\.|index[-_]url",
 }
 
 FOLDERS = ("genkit", "kernels", "pipelines", "apps", "scripts", "tests")
