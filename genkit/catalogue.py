@@ -1,0 +1,99 @@
+"""What there is, by name, read from the files without importing them (so without torch).
+
+The file system is the registry: a method is a file of genkit/methods, a data set one of genkit/data,
+a shipped pipeline a folder of genkit_pipelines/pretrained. Every name a person types is checked
+here, and one that does not exist is answered with the nearest that does.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import importlib.util
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One name: its description in one line and its facts, such as a method's family and paper."""
+
+    name: str
+    summary: str
+    facts: dict[str, Any]
+
+
+def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> ValueError:
+    """The error for a name that does not exist: what was asked, the nearest, and all there are."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    there = f"there are: {', '.join(names)}" if names else "there is none yet"
+    return ValueError(f"no {kind} is called {name!r}; {meant}{there}{hint}")
+
+
+def methods() -> dict[str, Entry]:
+    """{name: Entry} of the methods; facts: family, paper, needs, has_teacher."""
+    entries = {}
+    for file in sorted((HERE / "methods").glob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        facts = _class_facts(tree, "Method")
+        if facts.get("family"):
+            summary = (ast.get_docstring(tree) or "").partition("\n")[0]
+            entries[file.stem] = Entry(file.stem, summary, {"has_teacher": True} | facts)
+    return entries
+
+
+def method_class(name: str) -> type:
+    """The `Method` class of a method's name; ValueError with the nearest name if there is none."""
+    known = methods()
+    if name not in known:
+        raise unknown("method", name, known)
+    return importlib.import_module(f"genkit.methods.{name}").Method
+
+
+def data_sets() -> dict[str, Entry]:
+    """{name: Entry} of the data sets."""
+    from genkit import data
+
+    return {name: Entry(name, data.describe(name), {}) for name in data.names()}
+
+
+def pipelines() -> dict[str, Entry]:
+    """{name: Entry} of the shipped pipelines; facts: what `_genkit` in model_index.json holds."""
+    entries = {}
+    for index in sorted(pretrained().glob("*/model_index.json")):
+        facts = json.loads(index.read_text(encoding="utf-8")).get("_genkit", {})
+        entries[index.parent.name] = Entry(index.parent.name, _summary(facts), facts)
+    return entries
+
+
+def pretrained() -> Path:
+    """The folder of the shipped pipelines, which need not exist."""
+    spec = importlib.util.find_spec("genkit_pipelines")
+    assert spec is not None and spec.submodule_search_locations, "genkit_pipelines is not installed"
+    return Path(next(iter(spec.submodule_search_locations))) / "pretrained"
+
+
+def _summary(facts: dict[str, Any]) -> str:
+    steps = facts.get("steps", "?")
+    parts = [f"{steps} step" + ("" if steps == 1 else "s")]
+    parts += [f"{key} {facts[key]}" for key in ("method", "teacher", "data") if facts.get(key)]
+    return ", ".join(parts)
+
+
+def _class_facts(tree: ast.Module, name: str) -> dict[str, Any]:
+    """The plain values a class of this name sets in its body."""
+    facts = {}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            for line in node.body:
+                if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
+                    facts[line.targets[0].id] = ast.literal_eval(line.value)
+    return facts

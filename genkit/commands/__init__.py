@@ -1,0 +1,1 @@
+"""The commands of `genkit`: one file each, with a function `run(argv) -> exit code`."""
