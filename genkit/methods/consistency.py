@@ -47,8 +47,6 @@ class Method(base.Method):
         """Intervals of the time grid at the beginning."""
         last_intervals: int = 64
         """Intervals of the time grid at the end."""
-        weighting: Literal["uniform", "interval"] = "interval"
-        """Weight of a pair of times: 1, or 1 / (t - s) on the clock (iCT)."""
         steps: int = 1
         """Evaluations of the delivered student, x_0 re-noised between them."""
 
@@ -83,13 +81,10 @@ class Method(base.Method):
             x_s = roles["teacher"].ode_step(x_t, t, s, cond, self.config.solver)
             there = roles["student.target"].predict(x_s, s, cond, "x_0")
         here = roles["student"].predict(x_t, t, cond, "x_0")
-        return {"total": terms.consistency(here, there, self._distance, mask).mean()}
+        return {"total": terms.consistency(here, there, self.distance, mask).mean()}
 
     def _time(self, index: Tensor, n: int) -> Tensor:
         return self.path.time(index.to(torch.float64) / n).float()
-
-    def _distance(self, here: Tensor, there: Tensor, mask: Tensor | None) -> Tensor:
-        return self.distance(here, there, mask)
 
     def sampler(self) -> Sampler:
         return Sampler(steps=self.config.steps, stochastic=self.config.steps > 1)

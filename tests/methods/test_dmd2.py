@@ -1,0 +1,93 @@
+"""DMD2 on a Gaussian: with a learned fake score the student finds (1.3, 0.5) (card 8)."""
+
+import torch
+
+from genkit import terms
+from genkit.methods.base import Moment, Roles
+from genkit.methods.dmd2 import Method, middle_block
+from genkit.rng import Rng
+
+PLAIN = {"adversarial": 0.0, "warmup_share": 0.0}
+
+
+def test_matches_the_teacher_s_distribution(fit, learned, error, path):
+    method = Method(Method.Config(**PLAIN), path, (1,))
+    student = learned(path, "consistency", 0.0, 1.0)
+    fake = learned(path, "posterior", 0.0, 1.0)
+    assert error(fit(method, student, {"fake": fake}, steps=300)) < 0.03
+
+
+class Swapped(Method):
+    """The broken twin: teacher and fake score change places in the student's loss."""
+
+    def loss(self, roles, batch, moment, rng):
+        if roles.turn == ("student",):
+            swapped = Roles({**roles, "teacher": roles["fake"], "fake": roles["teacher"]})
+            swapped.turn = roles.turn
+            return super().loss(swapped, batch, moment, rng)
+        return super().loss(roles, batch, moment, rng)
+
+
+def test_the_broken_twin_fails(fit, learned, error, path):
+    method = Swapped(Swapped.Config(**PLAIN), path, (1,))
+    student = learned(path, "consistency", 0.0, 1.0)
+    fake = learned(path, "posterior", 0.0, 1.0)
+    assert error(fit(method, student, {"fake": fake}, steps=100)) > 0.1
+
+
+def test_warm_up_is_a_regression_on_pairs(fit, learned, error, path):
+    method = Method(Method.Config(), path, (1,))
+    assert method.stages()[0].name == "warm-up"
+    assert method.turns(Moment(method.stages()[0], 0, 1)) == [("student",)]
+    student = learned(path, "consistency")
+    assert error(fit(method, student, stage=0)) < 0.01
+
+
+def test_several_steps_train_on_the_student_s_own_inputs(learned, path, teacher):
+    """Backward simulation: with 2 steps some batches come from the second evaluation."""
+    from genkit.hub import make_scheduler
+
+    method = Method(Method.Config(**PLAIN, steps=2), path, (1,))
+    method.scheduler = make_scheduler(method.sampler(), path, "x_0", 1000.0)
+    student = learned(path, "consistency", 0.0, 1.0)
+    seen = []
+    raw = student.raw
+    student.raw = lambda x, t, cond, s=None: seen.append(float(t[0])) or raw(x, t, cond, s)
+    data = {"data": {"x_0": torch.zeros(8, 1), "cond": {}}}
+    roles = Roles(teacher=teacher, student=student, fake=learned(path, "posterior"))
+    for step in range(8):
+        method.loss(roles, data, Moment(method.stages()[0], 0, 1), Rng(step))
+    assert set(seen) == {1000.0, 500.0}
+
+
+def test_head_is_trained_to_tell_real_from_generated():
+    """softplus terms: minimal where real logits are high and fake ones low."""
+    high, low = torch.full((4, 1), 5.0), torch.full((4, 1), -5.0)
+    assert terms.adversarial_head(high, low).mean() < 0.1
+    assert terms.adversarial_head(low, high).mean() > 9
+    assert terms.adversarial_student(high).mean() < terms.adversarial_student(low).mean()
+
+
+def test_head_reads_the_middle_block_and_gets_gradients(path):
+    from genkit.denoisers.base import NetworkDenoiser
+    from genkit.denoisers.calls import network_call
+    from genkit.networks.mlp import MLPDenoiser
+
+    network = MLPDenoiser(width=16, depth=3)
+    fake = NetworkDenoiser(network, network_call(network), path, "velocity", 1000.0)
+    assert middle_block(fake) == ("network.blocks.1",)
+    uncond = {"label": torch.tensor([10])}
+    method = Method(Method.Config(), path, (1, 8, 8), uncond=uncond)
+    head = method.nets()["head"].build({"fake": fake})
+    student = NetworkDenoiser(MLPDenoiser(width=16), fake.call, path, "velocity", 1000.0)
+    roles = Roles(student=student, fake=fake, head=head)
+    roles.turn = ("fake", "head")
+    from diffusers import FlowMapEulerDiscreteScheduler
+
+    method.scheduler = FlowMapEulerDiscreteScheduler()
+    cond = {"label": torch.arange(4)}
+    data = {"data": {"x_0": torch.randn(4, 1, 8, 8), "cond": cond}}
+    losses = method.loss(roles, data, Moment(method.stages()[1], 0, 1), Rng(0))
+    losses["total"].backward()
+    assert all(p.grad is not None for p in head.parameters())
+    assert all(p.grad is None for p in student.parameters())
