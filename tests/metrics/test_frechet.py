@@ -40,6 +40,8 @@ def test_symmetric_and_zero_on_itself():
 def test_singular_covariances_are_fine():
     c1, c2 = torch.diag(torch.tensor([4.0, 0.0])), torch.diag(torch.tensor([0.0, 9.0]))
     assert gaussian_frechet(torch.zeros(2), c1, torch.zeros(2), c2) == pytest.approx(13, abs=1e-9)
+    few = torch.randn(10, 30, generator=torch.Generator().manual_seed(0))
+    assert frechet_distance(few + 1, few) == pytest.approx(30, rel=1e-5)
 
 
 def test_from_samples():

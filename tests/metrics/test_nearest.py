@@ -7,8 +7,8 @@ from genkit.metrics.nearest import copied, nearest_distance
 
 
 def test_by_hand_and_over_all_pixels():
-    train = torch.zeros(2, 1, 2, 2)
-    train[1] = 10
+    train = torch.zeros(3, 1, 2, 2)
+    train[1:] = 10
     samples = torch.stack([torch.full((1, 2, 2), 1.0), torch.full((1, 2, 2), 10.0)])
     assert nearest_distance(samples, train).tolist() == pytest.approx([2, 0])
 

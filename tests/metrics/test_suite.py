@@ -65,7 +65,7 @@ def test_blending_towards_the_class_mean_is_ranked(ref, real_floor):
     for worse_low in ("recall", "diversity"):
         values = [row[worse_low] for row in rows]
         assert values == sorted(values, reverse=True), worse_low
-    result = compare(*blend, ref, n_boot=10)
+    result = compare(blend[0], blend[1], ref, n_boot=10)
     assert result["fd"].share == result["sw"].share == 1
 
 
@@ -121,6 +121,8 @@ def test_bad_input(plane):
         measure(x, labels[1:], plane)
     with pytest.raises(ValueError, match="groups of 3"):
         measure(x[:3], labels[:3], plane)
+    with pytest.raises(ValueError, match="groups of 21 out of 20"):
+        measure(x, labels, plane, group=21)
     broken = x.clone()
     broken[3, 1] = float("nan")
     with pytest.raises(ValueError, match="1 of 20 samples hold nan"):
