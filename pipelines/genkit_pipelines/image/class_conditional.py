@@ -1,0 +1,149 @@
+"""Class-conditional images by any network on any Path: the pipeline of the digits.
+
+What depends on the training (path, kind, grid, stochastic or not) is held by the scheduler's
+config, so this one pipeline runs every teacher and student of this shape. Latents are pixels in
+[-1, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from torch import Tensor
+
+from genkit.guidance import both, guide
+from genkit.sampling import Evaluate, Generators, sample
+from genkit_pipelines.trained import TrainedPipeline
+
+OUTPUTS = ("pil", "np", "pt", "latent")
+
+
+class ClassConditionalImagePipeline(TrainedPipeline):
+    """Images of the classes asked for.
+
+    network: called as (x, timestep, class_labels); its config gives in_channels, sample_size and
+    num_classes, and class `num_classes` means no class. scheduler: holds the trained grid.
+    """
+
+    model_cpu_offload_seq = "network"
+    _callback_tensor_inputs = ["latents"]
+
+    def __init__(self, network: ModelMixin, scheduler: SchedulerMixin) -> None:
+        super().__init__()
+        self.register_modules(network=network, scheduler=scheduler)
+        self.image_processor = VaeImageProcessor(vae_scale_factor=1)
+
+    @property
+    def guidance_scale(self) -> float:
+        """The scale of the call in progress; a callback may set `_guidance_scale`."""
+        return self._guidance_scale
+
+    @property
+    def num_timesteps(self) -> int:
+        """The number of evaluations of the last call."""
+        return self._num_timesteps
+
+    def check_inputs(
+        self,
+        labels: Sequence[int],
+        num_images_per_prompt: int,
+        output_type: str,
+        callback_tensor_inputs: Sequence[str],
+    ) -> None:
+        """ValueError for what a call cannot use."""
+        classes = int(self.network.config["num_classes"])
+        wrong = [n for n in labels if isinstance(n, bool) or not isinstance(n, int)]
+        if wrong or not labels:
+            raise ValueError(
+                f"class_labels is {wrong or labels}; give integers, 0 to {classes - 1}"
+            )
+        outside = [n for n in labels if not 0 <= n < classes]
+        if outside:
+            raise ValueError(f"class label {outside[0]} is out of range; give 0 to {classes - 1}")
+        if num_images_per_prompt < 1:
+            raise ValueError(f"num_images_per_prompt is {num_images_per_prompt}; give at least 1")
+        if output_type not in OUTPUTS:
+            raise ValueError(f"unknown output_type {output_type!r}; choose {', '.join(OUTPUTS)}")
+        unknown = [n for n in callback_tensor_inputs if n not in self._callback_tensor_inputs]
+        if unknown:
+            raise ValueError(
+                f"callback_on_step_end_tensor_inputs names {unknown[0]!r}; there is only "
+                f"{', '.join(self._callback_tensor_inputs)}"
+            )
+
+    def _evaluation(self, labels: Tensor) -> Evaluate:
+        """The network's raw output with guidance, in one doubled batch unless the scale is 1."""
+        nothing = labels.new_full((1,), int(self.network.config["num_classes"]))
+        doubled = both({"label": labels}, {"label": nothing}, len(labels))["label"]
+
+        def evaluate(x: Tensor, timestep: Tensor) -> Tensor:
+            if self._guidance_scale == 1:
+                return self.network(x, timestep, labels)
+            value = self.network(torch.cat([x, x]), torch.cat([timestep, timestep]), doubled)
+            uncond, cond = value.chunk(2)
+            return guide(cond, uncond, self._guidance_scale)
+
+        return evaluate
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        class_labels: int | list[int],
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        num_images_per_prompt: int = 1,
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[..., dict[str, Tensor]] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> Any:
+        """`num_images_per_prompt` images of each class label, those of one label together.
+
+        num_inference_steps, guidance_scale: None means as trained; guidance is uncond +
+        scale (cond - uncond), 1 is off. generator: one, or a list with one per image, which makes
+        an image independent of the others. latents: unit noise (n, channels, size, size).
+        output_type: "pil", "np" (n, h, w, c) and "pt" (n, c, h, w) in [0, 1], or "latent", the
+        network's own output in [-1, 1], unclipped. Returns ImagePipelineOutput, or a tuple.
+        callback_on_step_end(pipeline, step, timestep, {"latents": x}) -> dict runs after each step.
+        ValueError for labels out of range, steps below 1 or other than the trained number on a
+        fixed grid, latents of a wrong shape, or a list of generators of a wrong length.
+        """
+        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        labels = class_labels if isinstance(class_labels, list) else [class_labels]
+        self.check_inputs(
+            labels, num_images_per_prompt, output_type, callback_on_step_end_tensor_inputs
+        )
+        steps = self.trained_steps(num_inference_steps)
+        self._guidance_scale = self.trained_guidance(guidance_scale)
+        self._num_timesteps = steps
+        label = torch.tensor(labels, device=self._execution_device)
+        label = label.repeat_interleave(num_images_per_prompt)
+        config = self.network.config
+        shape = (len(label), config["in_channels"], config["sample_size"], config["sample_size"])
+        noise = self.start(shape, generator, latents)
+
+        with self.progress_bar(total=steps) as progress:
+
+            def after(i: int, timestep: Tensor, x: Tensor) -> Tensor:
+                progress.update()
+                if callback_on_step_end is None:
+                    return x
+                given = {"latents": x} if callback_on_step_end_tensor_inputs else {}
+                return callback_on_step_end(self, i, timestep, given).pop("latents", x)
+
+            x = sample(
+                self._evaluation(label), self.scheduler, noise, steps, generator, callback=after
+            )
+        images = self.image_processor.postprocess(x, output_type=output_type)
+        self.maybe_free_model_hooks()
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
