@@ -1,0 +1,51 @@
+"""Settings of a training run, as plain data; every field is a command-line flag."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+# What may differ between a run and its resumption: none of these changes a weight.
+FREE = frozenset({"max_minutes", "log_every", "sample_every", "checkpoint_every", "keep_weights"})
+
+
+@dataclass
+class TrainerConfig:
+    """How long, how much at once, and how often something is written."""
+
+    max_steps: int = 2000
+    """Student steps over all stages."""
+    batch_size: int = 128
+    """Samples per turn, over all processes and accumulated parts together."""
+    accumulate: int = 1
+    """Parts a batch is cut into to save memory; the result is the same but for rounding."""
+    mixed_precision: Literal["no", "bf16"] = "no"
+    """bf16 runs the networks in bfloat16 where that is safe; weights stay in float32."""
+    seed: int = 0
+    """Seed of every random draw."""
+    log_every: int = 20
+    """Steps between two lines of log.jsonl."""
+    sample_every: int = 500
+    """Steps between two previews in samples/; 0 leaves them out."""
+    measure_every: int = 250
+    """Steps between two measurements of the distance; 0 leaves them out."""
+    checkpoint_every: int = 250
+    """Steps between two checkpoints."""
+    keep_weights: int = 0
+    """How many of the last checkpoints' delivered weights to keep, for combining them."""
+    max_minutes: float | None = None
+    """Stop early, with the best student so far, after this many minutes of this session."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "batch_size", "accumulate", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
+        for name in ("sample_every", "measure_every", "keep_weights"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; give 0 (never) or more")
+        if self.max_minutes is not None and self.max_minutes <= 0:
+            raise ValueError(
+                f"max_minutes is {self.max_minutes}; give more than 0, or leave it out"
+            )
+        if self.mixed_precision not in ("no", "bf16"):
+            raise ValueError(f"mixed_precision is {self.mixed_precision!r}; give no or bf16")

@@ -1,0 +1,324 @@
+"""The training loop: stages, turns, averages, checkpoints, previews, measurements.
+
+It knows no modality and no method: a method names its networks, turns and losses, streams give
+batches by number, and the caller hands in how to measure, preview and export. Built on accelerate.
+A run killed at any moment resumes from its last checkpoint and ends, on a CPU, with the same bits.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from genkit.data.streams import Stream
+from genkit.denoisers.base import Denoiser
+from genkit.guidance import Cond
+from genkit.methods.base import Method, Moment, Stage
+from genkit.sampling import Generators
+from genkit.training.checkpoints import Checkpoints, is_full
+from genkit.training.config import TrainerConfig
+from genkit.training.folder import check_folder, open_folder
+from genkit.training.health import Collapse
+from genkit.training.log import Log, measured, read_log
+from genkit.training.preview import Measure, Preview
+from genkit.training.roles import Networks
+from genkit.training.stopping import Interrupted, Stop
+from genkit.training.turns import Turns, make_accelerator
+
+MakePairs = Callable[[Denoiser, Stage, int], Stream]
+Export = Callable[[dict[str, nn.Module], Path], None]
+
+
+@dataclass
+class Result:
+    """How a run ended. best_step and best_distance are None where nothing was measured."""
+
+    out: Path
+    steps: int
+    finished: bool
+    best_step: int | None = None
+    best_distance: float | None = None
+    history: list[Mapping[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stage and the student steps first..last-1 that are its own."""
+
+    stage: Stage
+    first: int
+    last: int
+
+
+def plan(stages: list[Stage], max_steps: int) -> list[Span]:
+    """Shares as whole steps that add up to max_steps; a stage left with none is dropped."""
+    assert abs(sum(stage.share for stage in stages) - 1) < 1e-6, "the stages' shares must add to 1"
+    spans, first, done = [], 0, 0.0
+    for stage in stages:
+        done += stage.share
+        last = round(done * max_steps)
+        if last > first:
+            spans.append(Span(stage, first, last))
+        first = last
+    return spans
+
+
+class Trainer:
+    """One run of one method in one folder.
+
+    streams: {name: Stream} of what `method.needs`; "pairs" may be left to make_pairs(teacher of
+    the stage, stage, its number). network: makes a fresh network, for roles that start from none.
+    teacher: without guidance; a stage's guidance is put around it here. measure, preview, export:
+    see `Measure`, `Preview`; export({part: module}, out) is called once, at the end, with
+    `method.deliver` of the best student. record: the whole configuration, written to config.json.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        out: Path,
+        config: TrainerConfig,
+        *,
+        streams: Mapping[str, Stream],
+        network: Callable[[], Denoiser] | None = None,
+        teacher: Denoiser | None = None,
+        make_pairs: MakePairs | None = None,
+        preview: Preview | None = None,
+        measure: Measure | None = None,
+        export: Export | None = None,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.method, self.out, self.config = method, Path(out), config
+        self.make_pairs, self.preview, self.measure = make_pairs, preview, measure
+        self.export = export
+        self.record = record or {"method": method.name, "trainer": asdict(config)}
+        self.plan = plan(method.stages(), config.max_steps)
+        self.accelerator = make_accelerator(config)
+        self.main = self.accelerator.is_main_process
+        self.networks = Networks(method, network, teacher, config.seed, self.accelerator.device)
+        self.turns = Turns(method, self.networks, config, self.accelerator)
+        self.turns.streams = dict(streams)
+        self.checkpoints = Checkpoints(self.out / "checkpoints", keep_weights=config.keep_weights)
+        self.step = 0
+        self.best: dict[str, Any] | None = None
+        self._given = frozenset(streams)
+
+    def run(self, resume: bool = False) -> Result:
+        """Train to the end, or go on from the last checkpoint.
+
+        ValueError for a folder of another run or a changed configuration, Collapse, Interrupted
+        after a signal (saved), OSError for a full disk (the last checkpoint untouched).
+        """
+        if self.main:
+            check_folder(self.out, self.record, resume)
+        self.accelerator.wait_for_everyone()
+        try:
+            return self._run(resume)
+        except Exception as error:
+            if not is_full(error):
+                raise
+            kept = self.checkpoints.steps()
+            there = (
+                f"the checkpoint of step {kept[-1]} is untouched" if kept else "nothing was kept"
+            )
+            raise OSError(
+                f"the disk of {self.out} is full at step {self.step}; {there}; free some space and "
+                "go on with the same command and --resume"
+            ) from error
+
+    def _run(self, resume: bool) -> Result:
+        if self.main:
+            open_folder(self.out, self.record, resume)
+        self.accelerator.wait_for_everyone()
+        position = self._load() if resume else 0
+        self.log = Log(self.out, position, self.step) if self.main else None
+        try:
+            with Stop() as stop:
+                self._train(stop)
+        except Collapse as error:
+            raise self._collapsed(error) from None
+        finally:
+            if self.log is not None:
+                self.log.close()
+        return self._finish()
+
+    def _train(self, stop: Stop) -> None:
+        from tqdm import tqdm
+
+        began, limit = time.monotonic(), self.config.max_minutes
+        with tqdm(
+            total=self.config.max_steps,
+            initial=self.step,
+            delay=2,
+            file=sys.stderr,
+            desc=self.method.name,
+            disable=not self.main,
+        ) as self.bar:
+            for number, span in enumerate(self.plan):
+                if self.step >= span.last:
+                    continue
+                roles = self._enter(number, span)
+                while self.step < span.last:
+                    moment = Moment(span.stage, self.step - span.first, span.last - span.first)
+                    for turn in self.method.turns(moment):
+                        self.turns.run(turn, roles, moment)
+                    self.step += 1
+                    self.bar.update(1)
+                    late = limit is not None and time.monotonic() - began > 60 * limit
+                    if self._after(span, stop.asked, late):
+                        return
+
+    def _enter(self, number: int, span: Span) -> Any:
+        """Begin a stage, or go on in the middle of one."""
+        if self.step == span.first:
+            self.networks.enter(span.stage)
+        wanted = "pairs" in self.method.needs
+        if wanted and (span.stage.new_data or "pairs" not in self._given):
+            self._pairs(number, span)
+        missing = [name for name in self.method.needs if name not in self.turns.streams]
+        if missing:
+            raise ValueError(
+                f"{self.method.name} needs the stream {missing[0]!r}; there are: "
+                f"{', '.join(self.turns.streams) or 'none'}"
+            )
+        return self.networks.view(span.stage)
+
+    def _pairs(self, number: int, span: Span) -> None:
+        teacher = self.networks.teacher(span.stage)
+        if self.make_pairs is None or teacher is None:
+            if "pairs" in self._given:
+                return
+            raise ValueError(f"{self.method.name} needs teacher pairs; give make_pairs and teacher")
+        with self.accelerator.main_process_first():
+            self.turns.streams["pairs"] = self.make_pairs(teacher, span.stage, number)
+
+    def _after(self, span: Span, asked: bool, late: bool) -> bool:
+        """What follows a step; True to stop."""
+        config, end = self.config, self.step == self.config.max_steps
+        asked, late = self._agree(asked, late)
+        save = asked or late or end or self.step == span.last
+        save = save or self.step % config.checkpoint_every == 0
+        if save or self.step % config.log_every == 0:
+            self._log_means(span)
+        if config.measure_every and (end or late or self.step % config.measure_every == 0):
+            self._measure()
+        if config.sample_every and (end or late or self.step % config.sample_every == 0):
+            self._preview(span)
+        if save:
+            self.save()
+        if asked:
+            raise Interrupted(
+                f"saved at step {self.step}; go on with the same command and --resume"
+            )
+        if late:
+            self._say(f"stopped at step {self.step} of {config.max_steps} after max_minutes")
+        return late
+
+    def _agree(self, *flags: bool) -> tuple[bool, ...]:
+        """Whether any process says so, for each flag."""
+        if self.accelerator.num_processes == 1:
+            return flags
+        import torch
+
+        mine = torch.tensor(flags, dtype=torch.float32, device=self.accelerator.device)
+        total = self.accelerator.reduce(mine, reduction="sum")
+        assert isinstance(total, Tensor)
+        return tuple(value > 0 for value in total.tolist())
+
+    def _say(self, text: str) -> None:
+        if self.main:
+            self.bar.write(text, file=sys.stderr)
+
+    def _log_means(self, span: Span) -> None:
+        means = self.turns.means()
+        if self.log is not None:
+            self.log.write(self.step, stage=span.stage.name, turn=self.turns.index, **means)
+            total = next((value for key, value in means.items() if key.endswith("total")), None)
+            self.bar.set_postfix(loss=total, stage=span.stage.name, refresh=False)
+
+    def sample(
+        self, noise: Tensor, cond: Cond, generator: Generators = None, steps: int | None = None
+    ) -> Tensor:
+        """Samples of the student as it would be delivered now, on the CPU, in float32."""
+        student, device = self.networks.exported("student"), self.accelerator.device
+        assert isinstance(student, Denoiser)
+        training = student.training
+        student.eval()
+        moved = {name: value.to(device) for name, value in cond.items()}
+        x_0 = self.method.sample(student, noise.to(device), moved, steps, generator)
+        student.train(training)
+        return x_0.cpu()
+
+    def _measure(self) -> None:
+        if self.measure is None or self.log is None:
+            return
+        figures = {key: float(value) for key, value in self.measure(self.sample).items()}
+        distance = figures["distance"]
+        if self.best is None or distance < self.best["distance"]:
+            self.best = {"step": self.step, "distance": distance}
+            self.checkpoints.save_best(self.step, self.networks.export_tensors(), distance)
+        self.log.write(self.step, **figures, best=self.best["step"])
+
+    def _preview(self, span: Span) -> None:
+        if self.preview is None or self.log is None:
+            return
+        noise, generators = self.preview.draw(self.method.latent)
+        student = self.sample(noise, self.preview.cond, generators, self.preview.steps)
+        self.preview.write(student, self.out / "samples", self.step)
+
+    def save(self) -> None:
+        """Write a checkpoint of this step."""
+        if self.log is not None:
+            groups = self.networks.tensors()
+            groups["method"] = dict(self.method.state_dict())
+            state = {
+                "step": self.step,
+                "turn": self.turns.index,
+                "counts": self.networks.counts(),
+                "best": self.best,
+                "log": self.log.position(),
+            }
+            self.checkpoints.save(self.step, groups, state)
+            self.checkpoints.save_weights(self.step, self.networks.export_tensors())
+        self.accelerator.wait_for_everyone()
+
+    def _load(self) -> int:
+        """Take up the last whole checkpoint; the length of log.jsonl that belongs to it."""
+        found = self.checkpoints.load()
+        if found is None:
+            return 0
+        tensors, state, damage = found
+        for each in damage:
+            print(f"{each}; going on from step {state['step']}", file=sys.stderr)
+        self.step, self.best, self.turns.index = state["step"], state["best"], state["turn"]
+        self.networks.replay(span.stage for span in self.plan if span.first < self.step)
+        method = tensors.pop("method")
+        self.networks.load(tensors, state["counts"])
+        self.method.load_state_dict(method)
+        return state["log"]
+
+    def _collapsed(self, error: Collapse) -> Collapse:
+        kept = self.checkpoints.steps()
+        best = (
+            f"; the best student so far, of step {self.best['step']}, is kept" if self.best else ""
+        )
+        there = f"the last checkpoint is of step {kept[-1]}" if kept else "no checkpoint was made"
+        return Collapse(f"training collapsed at step {self.step}: {error} ({there}{best})")
+
+    def _finish(self) -> Result:
+        history = measured(read_log(self.out))
+        result = Result(self.out, self.step, self.step >= self.config.max_steps, history=history)
+        tensors = None
+        if self.best is not None:
+            result.best_step, result.best_distance = self.best["step"], self.best["distance"]
+            tensors = self.checkpoints.load_best(self.best["step"])
+        if self.main and self.export is not None:
+            self.export(self.method.deliver(self.networks.export_modules(tensors)), self.out)
+        self.accelerator.wait_for_everyone()
+        return result

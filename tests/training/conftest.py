@@ -1,0 +1,6 @@
+"""Makes training_toys importable, in spawned processes too."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
