@@ -33,7 +33,8 @@ GLUE = (
     MATH
     | PARTS
     | {"genkit.denoisers", "genkit.methods", "genkit.training", "genkit.data", "genkit.metrics"}
-    | {"genkit.hub", "genkit.modality", "genkit.catalogue", "genkit_pipelines"}
+    | {"genkit.hub", "genkit.modality", "genkit.catalogue", "genkit.settings", "genkit.lora"}
+    | {"genkit_pipelines"}
 )
 ARROWS: dict[str, set[str]] = {
     "genkit.__init__": {"genkit.api", "genkit.hub"},
@@ -44,6 +45,8 @@ ARROWS: dict[str, set[str]] = {
     "genkit.guidance": CORE,
     "genkit.denoisers.base": CORE,
     "genkit.denoisers": MATH,
+    # A teacher's folder is opened as any pipeline is; so hub imports no adapter.
+    "genkit.denoisers.diffusers": MATH | {"genkit.denoisers", "genkit.hub"},
     "genkit.terms": CORE | {"genkit.denoisers.base"},
     "genkit.networks": MATH | {"genkit_kernels"},
     "genkit.schedulers": MATH,
@@ -55,8 +58,10 @@ ARROWS: dict[str, set[str]] = {
     "genkit.training": MATH | {"genkit.methods", "genkit.data", "genkit.metrics"},
     "genkit.cards": set(),
     "genkit.folders": set(),
-    "genkit.hub": MATH | PARTS | {"genkit.denoisers", "genkit.cards", "genkit.folders"},
+    "genkit.hub": MATH | PARTS | {"genkit.cards", "genkit.folders"},
     "genkit.catalogue": {"genkit.data"},
+    "genkit.lora": {"genkit.methods"},
+    "genkit.settings": {"genkit.methods", "genkit.training", "genkit.catalogue"},
     "genkit.modality": MATH | PARTS | {"genkit.data", "genkit.metrics", "genkit_pipelines"},
     "genkit.api": GLUE | {"genkit.evaluation"},
     "genkit.evaluation": GLUE,
