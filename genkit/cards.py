@@ -22,7 +22,7 @@ def model_card(
         f"# {title}",
         _table(defaults),
         "## How to open it",
-        _code(pipeline_class),
+        _code(pipeline_class, defaults),
         _scheduler(components),
         text.strip(),
     ]
@@ -39,7 +39,12 @@ def _table(defaults: Mapping[str, Any]) -> str:
     return "\n".join(["| | |", "|---|---|", *rows]) if rows else ""
 
 
-def _code(pipeline_class: type[Any]) -> str:
+def _code(pipeline_class: type[Any], defaults: Mapping[str, Any]) -> str:
+    said = {
+        "num_inference_steps": defaults.get("steps"),
+        "guidance_scale": defaults.get("guidance"),
+    }
+    call = ", ".join(f"{name}={value}" for name, value in said.items() if value is not None)
     module, name = pipeline_class.__module__, pipeline_class.__name__
     if module.split(".")[0] == "diffusers":
         module = "diffusers"
@@ -52,7 +57,8 @@ def _code(pipeline_class: type[Any]) -> str:
         "```python\n"
         f"from {module} import {name}\n\n"
         f'pipeline = {name}.from_pretrained("this/folder")\n'
-        "```"
+        "```\n\n"
+        f"The defaults, said in full, are `pipeline(..., {call})`."
     )
 
 

@@ -3,8 +3,8 @@
 Consistency models (Song et al. 2023, arXiv 2303.01469, algorithm 1), as LCM, DMD2 and sCM sample
 too. Faithful, in x_t = alpha x_0 + sigma eps for every path; not as published: the re-noising adds
 sigma(t) eps to alpha(t) x_0 with t the level itself, where the paper's EDM form writes
-sqrt(t^2 - t_min^2). diffusers' own differ: LCM and TCD know discrete VP only, SCM TrigFlow only, and
-CMStochasticIterative holds the network's preconditioning and clips.
+sqrt(t^2 - t_min^2). diffusers' own differ: LCM and TCD know discrete VP only, SCM TrigFlow only,
+and CMStochasticIterative holds the network's preconditioning and clips.
 """
 
 from __future__ import annotations

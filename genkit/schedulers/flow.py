@@ -2,9 +2,9 @@
 
 With z = x / (alpha + sigma) and tau = sigma / (alpha + sigma), every path is rectified flow:
 z = (1 - tau) x_0 + tau eps and dz/dtau = eps - x_0. Order 1 is Euler there, which is DDIM (Song et
-al. 2020, arXiv 2010.02502, eq. 12 with eta = 0) on every path. Orders 2 and 3 are Adams-Bashforth of
-variable step on that velocity: the multistep idea of DEIS (Zhang & Chen 2022, arXiv 2204.13902),
-whose own polynomials are in other variables; the orders grow 1, 2, 3 over the first steps.
+al. 2020, arXiv 2010.02502, eq. 12 with eta = 0) on every path. Orders 2 and 3 are Adams-Bashforth
+of variable step on that velocity: the multistep idea of DEIS (Zhang & Chen 2022, 2204.13902), whose
+own polynomials are in other variables; the order grows 1, 2, 3 over the first steps.
 diffusers' FlowMatchEuler cannot hold a grid and its DEIS never reaches the data on flow sigmas.
 """
 

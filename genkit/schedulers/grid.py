@@ -81,9 +81,9 @@ class PathGrid:
         told = self.levels
         if sampler.network_times is not None:
             told = torch.tensor(sampler.network_times, dtype=torch.float64)
-        device = torch.device("cpu" if device is None else device)
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        self.timesteps = (told * self.config.time_scale).to(device=device, dtype=dtype)
+        told = told * self.config.time_scale
+        where = torch.device("cpu" if device is None else device)
+        self.timesteps = (told.float() if where.type == "mps" else told).to(where)
         self.num_inference_steps = steps
 
     def _check_levels(self) -> None:
@@ -134,7 +134,7 @@ class PathGrid:
         return self._begin_index
 
     def set_begin_index(self, begin_index: int = 0) -> None:
-        """Start at this index of `timesteps`; call it between `set_timesteps` and the first step."""
+        """Start at this index of `timesteps`; call it after `set_timesteps`, before a step."""
         self._begin_index = begin_index
         self.plan()
 

@@ -9,8 +9,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from genkit import hub
@@ -67,7 +67,5 @@ class TrainedPipeline(DiffusionPipeline):
             if tuple(latents.shape) != shape:
                 raise ValueError(f"latents have shape {tuple(latents.shape)}; {shape} is needed")
             return latents.to(device, dtype)
-        from diffusers.utils.torch_utils import randn_tensor
-
-        listed = generator if isinstance(generator, torch.Generator | None) else list(generator)
-        return randn_tensor(shape, generator=listed, device=device, dtype=dtype)
+        many = list(generator) if isinstance(generator, Sequence) else generator
+        return randn_tensor(shape, generator=many, device=device, dtype=dtype)

@@ -117,7 +117,7 @@ class ClassConditionalImagePipeline(TrainedPipeline):
         ValueError for labels out of range, steps below 1 or other than the trained number on a
         fixed grid, latents of a wrong shape, or a list of generators of a wrong length.
         """
-        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
+        if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         labels = class_labels if isinstance(class_labels, list) else [class_labels]
         self.check_inputs(
@@ -132,7 +132,8 @@ class ClassConditionalImagePipeline(TrainedPipeline):
         shape = (len(label), config["in_channels"], config["sample_size"], config["sample_size"])
         noise = self.start(shape, generator, latents)
 
-        with self.progress_bar(total=steps) as progress:
+        bar: Any = self.progress_bar  # its decorator hides its type
+        with bar(total=steps) as progress:
 
             def after(i: int, timestep: Tensor, x: Tensor) -> Tensor:
                 progress.update()
@@ -144,6 +145,6 @@ class ClassConditionalImagePipeline(TrainedPipeline):
             x = sample(
                 self._evaluation(label), self.scheduler, noise, steps, generator, callback=after
             )
-        images = self.image_processor.postprocess(x, output_type=output_type)
+        images: Any = self.image_processor.postprocess(x, output_type=output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)

@@ -1,0 +1,181 @@
+"""Any diffusers pipeline as a Denoiser: path, kind and network time read from its own configs.
+
+Two tables hold what is known: SCHEDULERS, from a scheduler's class name to its path and grid, and
+NETWORKS, from a network's class name to its latent shape and its condition of no condition. A new
+family is one function and one row; nothing is guessed from a name or a shape.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from genkit import hub
+from genkit.denoisers.base import NetworkDenoiser
+from genkit.denoisers.calls import network_call
+from genkit.guidance import Cond
+from genkit.paths import DiscreteVP, Kind, Path, RectifiedFlow, make_path
+from genkit.sampling import Sampler
+
+# Where a pipeline names no trained number of steps; the steps teachers are measured at.
+DEFAULT_STEPS = 50
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A pipeline as a teacher.
+
+    uncond: the conditions of no condition, batch 1. latent: shape of one sample. sampler: how the
+    pipeline samples by default, guidance its default scale (1 is off).
+    """
+
+    denoiser: NetworkDenoiser
+    pipeline: Any
+    uncond: Cond
+    latent: tuple[int, ...]
+    sampler: Sampler
+    guidance: float
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What a scheduler says: the network's path, kind and time, and a sampler of `steps`."""
+
+    path: Path
+    kind: Kind
+    time_scale: float
+    sampler: Sampler
+
+
+def _flow(scheduler: Any, steps: int) -> Schedule:
+    """FlowMatchEuler and FlowMapEuler: rectified flow, velocity, timesteps 0..1000.
+
+    The sampler is Euler on the evenly spaced, then shifted grid; FlowMatchEuler's own ends in an
+    evaluation at sigma = 0.001, which is all but wasted.
+    """
+    config = scheduler.config
+    for unsupported in ("use_dynamic_shifting", "stochastic_sampling"):
+        if config.get(unsupported):
+            raise ValueError(f"a scheduler with {unsupported} is not supported as a teacher's yet")
+    shift = float(config["shift"])
+    even = [1 - i / steps for i in range(steps)]
+    times = tuple(shift * u / (1 + (shift - 1) * u) for u in even)
+    sampler = Sampler(steps, None if shift == 1 else times)
+    return Schedule(RectifiedFlow(), "velocity", float(config["num_train_timesteps"]), sampler)
+
+
+def _ours(scheduler: Any, steps: int) -> Schedule:
+    """ConsistencyScheduler and FlowScheduler hold it all."""
+    config = scheduler.config
+    path = make_path(dict(config["path"]))
+    return Schedule(path, config["prediction_type"], config["time_scale"], scheduler.sampler)
+
+
+_PREDICTIONS: dict[str, Kind] = {
+    "epsilon": "eps",
+    "sample": "x_0",
+    "v_prediction": "v_prediction",
+}
+
+
+def _discrete_vp(scheduler: Any, steps: int) -> Schedule:
+    """The DDPM family: betas, num_train_timesteps and prediction_type in the config.
+
+    The sampler is DDIM from the last timestep on, evenly spaced, whatever the scheduler: "leading"
+    spacing, a common default, starts short of pure noise and evaluates at t = 1 for one step.
+    """
+    config = scheduler.config
+    if config.get("trained_betas") is not None:
+        raise ValueError("a scheduler with trained_betas is not supported; name a beta_schedule")
+    if config["prediction_type"] not in _PREDICTIONS:
+        raise ValueError(
+            f"unknown prediction_type {config['prediction_type']!r} in the scheduler's config; "
+            f"choose one of {', '.join(_PREDICTIONS)}"
+        )
+    path = DiscreteVP(
+        config["beta_schedule"],
+        config["beta_start"],
+        config["beta_end"],
+        config["num_train_timesteps"],
+        bool(config.get("rescale_betas_zero_snr", False)),
+    )
+    return Schedule(path, _PREDICTIONS[config["prediction_type"]], 1.0, Sampler(steps))
+
+
+SCHEDULERS: dict[str, Callable[[Any, int], Schedule]] = {
+    "FlowMapEulerDiscreteScheduler": _flow,
+    "FlowMatchEulerDiscreteScheduler": _flow,
+    "ConsistencyScheduler": _ours,
+    "FlowScheduler": _ours,
+    "DDIMScheduler": _discrete_vp,
+    "DDPMScheduler": _discrete_vp,
+    "DPMSolverMultistepScheduler": _discrete_vp,
+    "EulerDiscreteScheduler": _discrete_vp,
+    "UniPCMultistepScheduler": _discrete_vp,
+}
+
+
+def read_schedule(scheduler: Any, steps: int = DEFAULT_STEPS) -> Schedule:
+    """Path, kind, network time and sampler of a diffusers scheduler, from its config.
+
+    ValueError for a class that is not in SCHEDULERS, or a config that no Path describes.
+    """
+    name = type(scheduler).__name__
+    if name not in SCHEDULERS:
+        raise ValueError(
+            f"the scheduler {name} is not known as a teacher's; known: {', '.join(SCHEDULERS)}"
+        )
+    return SCHEDULERS[name](scheduler, steps)
+
+
+def _class_conditional(network: Any) -> tuple[tuple[int, ...], Cond]:
+    config = network.config
+    latent = (config["in_channels"], config["sample_size"], config["sample_size"])
+    return latent, {"label": torch.tensor([config["num_classes"]])}
+
+
+NETWORKS: dict[str, Callable[[Any], tuple[tuple[int, ...], Cond]]] = {
+    "MLPDenoiser": _class_conditional,
+}
+# The names diffusers and genkit give to a pipeline's denoising network.
+ROLES = ("network", "transformer", "unet")
+
+
+def find_network(pipeline: Any) -> Any:
+    """The pipeline's denoising network; ValueError where it has none, or of an unknown class."""
+    found = [pipeline.components[name] for name in ROLES if name in pipeline.components]
+    if len(found) != 1:
+        raise ValueError(
+            f"{type(pipeline).__name__} has no single denoising network; its components are "
+            f"{', '.join(pipeline.components)}"
+        )
+    name = type(found[0]).__name__
+    if name not in NETWORKS:
+        raise ValueError(
+            f"{name} is not known as a teacher's network; known: {', '.join(NETWORKS)}. Add it to "
+            "genkit/denoisers/diffusers.py and calls.py"
+        )
+    return found[0]
+
+
+def as_denoiser(pipeline: Any) -> Loaded:
+    """An open pipeline as a Denoiser with what sampling it needs; it shares the network."""
+    network = find_network(pipeline)
+    latent, uncond = NETWORKS[type(network).__name__](network)
+    defaults = hub.trained(pipeline)
+    schedule = read_schedule(pipeline.scheduler, defaults.get("steps", DEFAULT_STEPS))
+    two_time = bool(network.config.get("two_time", False))
+    denoiser = NetworkDenoiser(
+        network, network_call(network), schedule.path, schedule.kind, schedule.time_scale, two_time
+    )
+    guidance = float(defaults.get("guidance", 1.0))
+    return Loaded(denoiser, pipeline, uncond, latent, schedule.sampler, guidance)
+
+
+def load_denoiser(name_or_dir: str | os.PathLike[str]) -> Loaded:
+    """`as_denoiser` of a folder, a shipped name or a hub id; ValueError for what is none."""
+    return as_denoiser(hub.Pipeline.from_pretrained(name_or_dir))
