@@ -83,9 +83,7 @@ def test_stock_flow_map_scheduler_is_euler(steps):
     teacher = Gaussian(RectifiedFlow(), 0.3, 0.5)
     noise = torch.randn(64, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     scheduler = FlowMapEulerDiscreteScheduler(num_train_timesteps=1000)
-    got = sample(
-        lambda x, t: teacher.predict(x, t / 1000, {}, "velocity"), scheduler, noise, steps
-    )
+    got = sample(lambda x, t: teacher.predict(x, t / 1000, {}, "velocity"), scheduler, noise, steps)
     x = noise
     for i in range(steps):
         t = torch.full((64,), 1 - i / steps, dtype=torch.float64)
