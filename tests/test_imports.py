@@ -63,7 +63,7 @@ ARROWS: dict[str, set[str]] = {
     "genkit.lora": {"genkit.methods"},
     "genkit.settings": {"genkit.methods", "genkit.training", "genkit.catalogue"},
     "genkit.modality": MATH | PARTS | {"genkit.data", "genkit.metrics", "genkit_pipelines"},
-    "genkit.runs": GLUE,
+    "genkit.runs": GLUE | {"genkit.evaluation"},
     "genkit.evaluation": GLUE,
     "genkit.api": GLUE | {"genkit.runs", "genkit.evaluation"},
     "genkit.benchmarks": GLUE | {"genkit.runs", "genkit.evaluation", "genkit.api"},
