@@ -59,7 +59,7 @@ ARROWS: dict[str, set[str]] = {
     "genkit.cards": set(),
     "genkit.folders": set(),
     "genkit.hub": MATH | PARTS | {"genkit.cards", "genkit.folders"},
-    "genkit.catalogue": {"genkit.data"},
+    "genkit.catalogue": {"genkit.data", "genkit.hub"},
     "genkit.lora": {"genkit.methods"},
     "genkit.settings": {"genkit.methods", "genkit.training", "genkit.catalogue"},
     "genkit.modality": MATH | PARTS | {"genkit.data", "genkit.metrics", "genkit_pipelines"},
