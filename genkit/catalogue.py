@@ -1,8 +1,8 @@
 """What there is, by name, read from the files without importing them (so without torch).
 
-The file system is the registry: a method is a file of genkit/methods, a data set one of genkit/data,
-a shipped pipeline a folder of genkit_pipelines/pretrained. Every name a person types is checked
-here, and one that does not exist is answered with the nearest that does.
+The file system is the registry: a method is a file of genkit/methods, a data set one of
+genkit/data, a shipped pipeline a folder of genkit_pipelines/pretrained. Every name a person types
+is checked here, and one that does not exist is answered with the nearest that does.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
-import importlib.util
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,12 +48,17 @@ def methods() -> dict[str, Entry]:
     return entries
 
 
-def method_class(name: str) -> type:
-    """The `Method` class of a method's name; ValueError with the nearest name if there is none."""
+def method(name: str) -> Entry:
+    """The method of a name; ValueError with the nearest one if there is none."""
     known = methods()
     if name not in known:
         raise unknown("method", name, known)
-    return importlib.import_module(f"genkit.methods.{name}").Method
+    return known[name]
+
+
+def method_class(name: str) -> type:
+    """The `Method` class of a method's name, which imports torch."""
+    return importlib.import_module(f"genkit.methods.{method(name).name}").Method
 
 
 def data_sets() -> dict[str, Entry]:
@@ -66,26 +69,10 @@ def data_sets() -> dict[str, Entry]:
 
 
 def pipelines() -> dict[str, Entry]:
-    """{name: Entry} of the shipped pipelines; facts: what `_genkit` in model_index.json holds."""
-    entries = {}
-    for index in sorted(pretrained().glob("*/model_index.json")):
-        facts = json.loads(index.read_text(encoding="utf-8")).get("_genkit", {})
-        entries[index.parent.name] = Entry(index.parent.name, _summary(facts), facts)
-    return entries
+    """{name: Entry} of the shipped pipelines."""
+    from genkit import hub
 
-
-def pretrained() -> Path:
-    """The folder of the shipped pipelines, which need not exist."""
-    spec = importlib.util.find_spec("genkit_pipelines")
-    assert spec is not None and spec.submodule_search_locations, "genkit_pipelines is not installed"
-    return Path(next(iter(spec.submodule_search_locations))) / "pretrained"
-
-
-def _summary(facts: dict[str, Any]) -> str:
-    steps = facts.get("steps", "?")
-    parts = [f"{steps} step" + ("" if steps == 1 else "s")]
-    parts += [f"{key} {facts[key]}" for key in ("method", "teacher", "data") if facts.get(key)]
-    return ", ".join(parts)
+    return {name: Entry(name, summary, {}) for name, summary in hub.shipped().items()}
 
 
 def _class_facts(tree: ast.Module, name: str) -> dict[str, Any]:

@@ -41,12 +41,17 @@ class Modality(ABC):
         """Conditions of n samples, always the same ones, and the first of them for any smaller n;
         pairs, previews and evaluations are made with them."""
 
+    @property
+    def preview_n(self) -> int:
+        """Samples in a preview; some share a condition, so that constant output can be seen."""
+        return 20
+
     @abstractmethod
-    def network(self) -> nn.Module:
+    def network(self) -> Any:
         """A fresh network for this data, as a teacher begins."""
 
     @abstractmethod
-    def pipeline(self, network: nn.Module, scheduler: Any) -> Any:
+    def pipeline(self, network: Any, scheduler: Any) -> Any:
         """The diffusers pipeline of a network and the scheduler that samples it."""
 
     @abstractmethod
@@ -58,11 +63,12 @@ class Modality(ABC):
         steps: int | None = None,
         guidance: float | None = None,
     ) -> Tensor:
-        """Raw samples (n, *latent) of a pipeline, by its own `__call__`; None: as it was trained."""
+        """Raw samples (n, *latent) of a pipeline, by its own `__call__`; None: as trained."""
 
     @abstractmethod
-    def render(self, rows: Mapping[str, Tensor], file: Path) -> None:
-        """Write rows of samples {label: (n, *latent)} one above the other, to look at."""
+    def render(self, rows: Mapping[str, Tensor], stem: Path) -> Path:
+        """Write rows of samples {label: (n, *latent)}, one above the other, into a file named
+        `stem` and the suffix of what it is; returns the file."""
 
     def decode(self, latent: Tensor) -> Tensor:
         """Raw samples as what figures are measured on; here they are that already."""
@@ -93,13 +99,13 @@ class ClassImages(Modality):
     def cond(self, n: int) -> dict[str, Tensor]:
         return {"label": torch.arange(n) % self.num_classes}
 
-    def network(self) -> nn.Module:
+    def network(self) -> Any:
         from genkit.networks.mlp import MLPDenoiser
 
         channels, size, _ = self.latent
         return MLPDenoiser(channels, size, num_classes=self.num_classes)
 
-    def pipeline(self, network: nn.Module, scheduler: Any) -> Any:
+    def pipeline(self, network: Any, scheduler: Any) -> Any:
         from genkit_pipelines.image.class_conditional import ClassConditionalImagePipeline
 
         return ClassConditionalImagePipeline(network, scheduler)
@@ -120,7 +126,7 @@ class ClassImages(Modality):
             output_type="latent",
         ).images
 
-    def render(self, rows: Mapping[str, Tensor], file: Path) -> None:
+    def render(self, rows: Mapping[str, Tensor], stem: Path) -> Path:
         from PIL import Image, ImageDraw
 
         strips = [(label, _strip(samples)) for label, samples in rows.items()]
@@ -132,7 +138,9 @@ class ClassImages(Modality):
             draw.text((2, top + 1), label, fill="black")
             sheet.paste(strip, (0, top + band))
             top += band + strip.height
-        sheet.save(file, format="PNG")
+        file = stem.with_name(stem.name + ".png")
+        sheet.save(file)
+        return file
 
 
 def _strip(samples: Tensor) -> Any:
@@ -185,5 +193,7 @@ def call_arguments(pipeline: Any, prompt: str | None) -> dict[str, Sequence[Any]
     if "class_labels" in taken:
         return {"class_labels": labels(prompt, pipeline.network.config.num_classes)}
     if prompt is None:
-        raise ValueError(f'{type(pipeline).__name__} needs a prompt: genkit generate PIPELINE "..."')
+        raise ValueError(
+            f'{type(pipeline).__name__} needs a prompt: genkit generate PIPELINE "..."'
+        )
     return {"prompt": [prompt]}

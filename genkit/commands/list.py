@@ -30,22 +30,23 @@ def run(argv: list[str]) -> int:
 def table(name: str) -> str:
     """The table of one kind of thing, a line each."""
     entries, facts = TABLES[name]
-    rows = [(entry.name, facts(entry), entry.summary) for entry in entries().values()]
+    rows = [[entry.name, *facts(entry), entry.summary] for entry in entries().values()]
     if not rows:
         return "none yet"
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     return "\n".join(
-        f"{first:<{widths[0]}}  {second:<{widths[1]}}  {third}" for first, second, third in rows
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, [*widths, 0], strict=True))
+        for row in rows
     )
 
 
-def _method(entry: Entry) -> str:
-    needs = " and ".join(entry.facts["needs"])
-    return f"{entry.facts['family']}, needs {needs}, {entry.facts['paper']}"
+def _method(entry: Entry) -> list[str]:
+    facts = entry.facts
+    return [facts["family"], f"needs {' and '.join(facts['needs'])}", facts["paper"]]
 
 
-TABLES: dict[str, tuple[Callable[[], dict[str, Entry]], Callable[[Entry], str]]] = {
+TABLES: dict[str, tuple[Callable[[], dict[str, Entry]], Callable[[Entry], list[str]]]] = {
     "methods": (catalogue.methods, _method),
-    "pipelines": (catalogue.pipelines, lambda entry: str(entry.facts.get("class", ""))[:40]),
-    "data": (catalogue.data_sets, lambda entry: ""),
+    "pipelines": (catalogue.pipelines, lambda entry: []),
+    "data": (catalogue.data_sets, lambda entry: []),
 }

@@ -34,6 +34,8 @@ class Denoiser(nn.Module):
     (at s = t, its velocity).
     """
 
+    kind: Kind
+
     def __init__(
         self, path: Path, kind: Kind, time_scale: float = 1.0, two_time: bool = False
     ) -> None:

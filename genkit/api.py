@@ -1,0 +1,186 @@
+"""What a person does with genkit from Python: train a teacher, distil it, evaluate a pipeline.
+
+    teacher = genkit.train("digits", "runs/teacher")
+    student = genkit.distill("digits-teacher", "reflow", "digits", "runs/reflow", max_steps=2000)
+    genkit.evaluate(student, against="digits-teacher")
+
+The command line is a thin skin over these. A run's folder holds everything about it; settings are
+keywords, those of the method, the trainer and the run by their plain names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from genkit import catalogue, hub
+from genkit.data.base import Samples
+from genkit.denoisers.base import Denoiser, NetworkDenoiser
+from genkit.denoisers.calls import network_call
+from genkit.denoisers.diffusers import as_denoiser, load_denoiser
+from genkit.evaluation import evaluate
+from genkit.lora import adapt_student
+from genkit.modality import Modality, modality
+from genkit.paths import RectifiedFlow
+from genkit.runs import REPORT, Run, Teacher, say
+from genkit.settings import Settings
+from genkit.training.folder import check_folder
+from genkit.training.trainer import Trainer
+
+__all__ = ["distill", "evaluate", "finished", "read_config", "train"]
+
+QUICKSTART = {"teacher": "digits-teacher", "method": "reflow", "out": "runs/quickstart"}
+
+
+def train(
+    data: str,
+    out: str | os.PathLike[str],
+    method: str = "flow_matching",
+    resume: bool = False,
+    **config: Any,
+) -> Any:
+    """Train a teacher on a data set in the folder `out`, and return its pipeline.
+
+    resume: go on with the unfinished run in `out`; a finished one is opened. config: any setting of
+    the method, the trainer or the run. ValueError for what cannot be, before anything is made;
+    Collapse if training goes wrong, Interrupted (saved) at Ctrl-C, OSError for a full disk.
+    """
+    if catalogue.method(method).facts["has_teacher"]:
+        raise ValueError(f"{method} needs a teacher: use distill, or genkit train-distill {method}")
+    settings = Settings.of(catalogue.method_class(method), config)
+    if settings.run.lora:
+        raise ValueError("lora adapts a trained network; training from nothing has none")
+    record = {"command": "train", "method": method, "data": data, "settings": settings.flat()}
+    samples = load_data(data)
+    kind = modality(samples)
+    denoiser = fresh_denoiser(kind)
+    built = _method(method, settings, denoiser, kind)
+    return _go(Run(built, settings, kind, samples, None), record, Path(out), resume)
+
+
+def distill(
+    teacher: Any = QUICKSTART["teacher"],
+    method: str = QUICKSTART["method"],
+    data: str | None = None,
+    out: str | os.PathLike[str] = QUICKSTART["out"],
+    resume: bool = False,
+    **config: Any,
+) -> Any:
+    """Train a few-step student of a teacher in the folder `out`, and return its pipeline.
+
+    teacher: a pipeline, a folder, a shipped name or a hub id. data: a data set, by default the one
+    the teacher was trained on. resume, config and errors: as for `train`.
+    """
+    if not catalogue.method(method).facts["has_teacher"]:
+        raise ValueError(f"{method} trains from data alone: use train, or genkit train")
+    settings = Settings.of(catalogue.method_class(method), config)
+    who, facts = open_teacher(teacher, settings)
+    data = data or facts.get("data")
+    if data is None:
+        raise ValueError(f"{who.name} does not say what it was trained on; name the data")
+    samples = load_data(data)
+    kind = modality(samples)
+    if kind.latent != who.latent:
+        raise ValueError(
+            f"{who.name} makes samples {who.latent}, those of {data} are {kind.latent}"
+        )
+    built = _method(method, settings, who.denoiser, kind)
+    if settings.run.lora:
+        adapt_student(built, settings.run.lora)
+    record = {
+        "command": "train-distill",
+        "method": method,
+        "teacher": who.name,
+        "teacher_weights": hub.weights_hash(who.denoiser),
+        "data": data,
+        "settings": settings.flat(),
+    }
+    return _go(Run(built, settings, kind, samples, who), record, Path(out), resume)
+
+
+def _method(name: str, settings: Settings, denoiser: Denoiser, kind: Modality) -> Any:
+    """The method on the denoiser's path, with the scheduler its student will leave with."""
+    built = catalogue.method_class(name)(
+        settings.method, denoiser.path, kind.latent, kind.distance, kind.uncond
+    )
+    built.scheduler = hub.make_scheduler(
+        built.sampler(), denoiser.path, denoiser.kind, denoiser.time_scale
+    )
+    return built
+
+
+def _go(run: Run, record: Mapping[str, Any], out: Path, resume: bool) -> Any:
+    """Train, export, evaluate and report in `out`; open it where that is all done."""
+    check_out(out, record, resume)
+    if resume and finished(out):
+        say(f"{out} holds this run, finished: {out / REPORT}")
+        return hub.Pipeline.from_pretrained(out / "pipeline")
+    teacher = run.teacher
+    result = Trainer(
+        run.method,
+        out,
+        run.settings.trainer,
+        streams=run.streams(),
+        network=lambda: fresh_denoiser(run.modality),
+        teacher=None if teacher is None else teacher.denoiser,
+        make_pairs=None if teacher is None else run.make_pairs,
+        preview=run.preview(),
+        measure=run.measure(),
+        export=run.export,
+        record=record,
+    ).run(resume=(out / "config.json").exists())
+    return run.conclude(out, result)
+
+
+def check_out(out: Path, record: Mapping[str, Any], resume: bool) -> None:
+    """ValueError unless `out` is free, or holds this very run and `resume` is asked for."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; choose a folder for the run")
+    begun = (out / "config.json").exists()
+    if not resume and finished(out):
+        raise ValueError(f"{out} holds a finished run (see {out / REPORT}); choose another folder")
+    if begun:
+        check_folder(out, record, resume)
+    elif out.exists() and any(not each.name.startswith(".") for each in out.iterdir()):
+        raise ValueError(f"{out} holds something that is no run; choose a new or empty folder")
+
+
+def finished(out: Path) -> bool:
+    """Whether the folder holds a run that has its pipeline and its report."""
+    return (out / REPORT).exists() and (out / "pipeline" / "model_index.json").exists()
+
+
+def read_config(file: str | os.PathLike[str]) -> dict[str, Any]:
+    """A run's config.json as keywords for `train` or `distill`, whose name is under "command"."""
+    try:
+        held = json.loads(Path(file).read_text(encoding="utf-8"))
+        settings = dict(held["settings"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is no config.json of a run ({error})") from error
+    names = ("command", "method", "teacher", "data")
+    return {name: held[name] for name in names if name in held} | settings
+
+
+def load_data(name: str) -> Samples:
+    """The training split of a data set."""
+    from genkit.data import load
+
+    return load(name)
+
+
+def open_teacher(teacher: Any, settings: Settings) -> tuple[Teacher, dict[str, Any]]:
+    """(teacher, what its pipeline remembers) of a pipeline or the name of one."""
+    named = isinstance(teacher, str | os.PathLike)
+    loaded = load_denoiser(teacher) if named else as_denoiser(teacher)
+    facts = hub.trained(loaded.pipeline)
+    name = str(teacher) if named else facts.get("description", type(teacher).__name__)
+    return Teacher.of(name, loaded, settings.run.pair_steps), facts
+
+
+def fresh_denoiser(kind: Modality) -> Denoiser:
+    """An untrained network of this data as a Denoiser on rectified flow, network time 0..1000."""
+    network = kind.network()
+    return NetworkDenoiser(network, network_call(network), RectifiedFlow(), "velocity", 1000.0)

@@ -1,0 +1,339 @@
+"""Evaluation: a pipeline against real data, and against its teacher on the same noise.
+
+Students run at their trained number of steps, the teacher at every number asked for. Samples are
+drawn through the pipelines' own call, sample i of a seed from noise i, and kept on disk under their
+weights, scheduler, steps, guidance and seed, so that a second evaluation costs only the figures.
+What a table always shows: n, seeds, the floor (real against real at the same n), and, for every
+teacher row, the share of paired bootstraps in which the student is nearer to the data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json as json_format
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from genkit.modality import Modality
+
+if TYPE_CHECKING:
+    from genkit.metrics import Reference
+
+BATCH = 500
+SHOWN = ("fd", "sw", "mmd", "recall", "precision", "seconds_per_sample")
+SPREAD = ("fd", "sw", "mmd", "kid", "recall")
+
+
+def cache_folder() -> Path:
+    """Where samples and teacher pairs are kept: $GENKIT_CACHE, or ~/.cache/genkit."""
+    return Path(os.environ.get("GENKIT_CACHE") or Path.home() / ".cache" / "genkit")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One pipeline at one number of steps; guidance as it was trained, or as its card says."""
+
+    label: str
+    pipeline: Any
+    steps: int
+    guidance: float
+
+    @cached_property
+    def weights(self) -> str:
+        """Hash of the weights of all its networks."""
+        from torch.nn import Module
+
+        from genkit.hub import weights_hash
+
+        parts = self.pipeline.components.values()
+        return "".join(weights_hash(part) for part in parts if isinstance(part, Module))
+
+    def key(self, seed: int, n: int, cond: str) -> str:
+        """Short hash of everything that determines the samples."""
+        scheduler = self.pipeline.scheduler
+        parts = {
+            "weights": self.weights,
+            "scheduler": [type(scheduler).__name__, dict(scheduler.config)],
+            "steps": self.steps,
+            "guidance": self.guidance,
+            "seed": seed,
+            "n": n,
+            "cond": cond,
+        }
+        text = json_format.dumps(parts, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def samples(who: Contender, modality: Modality, seed: int, n: int) -> tuple[Tensor, float]:
+    """(n raw samples of `seed`, seconds per sample when made), from the cache where it has them."""
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import save_file
+
+    file = cache_folder() / "samples" / f"{who.key(seed, n, modality.name)}.safetensors"
+    if file.exists():
+        try:
+            with safe_open(file, "pt") as stored:
+                return stored.get_tensor("x"), float(stored.metadata()["seconds"])
+        except SafetensorError as error:
+            raise ValueError(f"{file} cannot be read ({error}); delete it") from error
+    x, seconds = _draw(who, modality, seed, n)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_suffix(f".{os.getpid()}.part")
+    save_file({"x": x.contiguous()}, aside, {"seconds": repr(seconds)})
+    os.replace(aside, file)
+    return x, seconds
+
+
+def _draw(who: Contender, modality: Modality, seed: int, n: int) -> tuple[Tensor, float]:
+    import torch
+
+    from genkit.rng import sample_generators
+
+    cond, generators = modality.cond(n), sample_generators(seed, n)
+    who.pipeline.set_progress_bar_config(disable=True)
+    begin, parts = time.perf_counter(), []
+    for first in range(0, n, BATCH):
+        rows = slice(first, first + BATCH)
+        part = {name: value[rows] for name, value in cond.items()}
+        parts.append(
+            modality.generate(who.pipeline, part, generators[rows], who.steps, who.guidance)
+        )
+    return torch.cat(parts).float().cpu(), (time.perf_counter() - begin) / n
+
+
+def contenders(label: str, pipeline: Any, steps: Sequence[int]) -> list[Contender]:
+    """A student at its trained steps; a pipeline that has no teacher itself at every `steps`."""
+    from genkit.hub import trained
+
+    facts = trained(pipeline)
+    guidance = float(facts.get("guidance", 1.0))
+    wanted = [facts["steps"]] if facts.get("teacher") else list(steps)
+    return [Contender(label, pipeline, number, guidance) for number in wanted]
+
+
+def evaluate(
+    pipeline: Any,
+    against: Any = None,
+    steps: Sequence[int] = (1, 2, 4, 50),
+    n: int = 2000,
+    seeds: Sequence[int] = (0, 1),
+    json: str | Path | None = None,
+    data: str | None = None,
+    bootstraps: int = 100,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Figures of a pipeline, of its teacher at `steps`, and of the two compared.
+
+    pipeline, against: a pipeline, a folder, a shipped name or a hub id; against=None is the teacher
+    that the pipeline's own record names, if it is shipped or its folder is there. n: samples per
+    seed. data: the data set measured against, by default the one in the record. json: write the
+    result there too.
+
+    Returns {"floor": {...}, "rows": [{"pipeline", "steps", "seed", "n", "fd", "sw", "mmd",
+    "recall", "precision", "seconds_per_sample", ...}], "comparisons": [...], "spread": [...]}.
+    ValueError for steps, n or seeds that cannot be, and for what cannot be opened.
+    """
+    _check(steps, n, seeds, bootstraps)
+    label, student = _open(pipeline)
+    modality = _modality(student, data, label)
+    reference = modality.reference()
+    ours = contenders(label, student, steps)
+    against = _recorded_teacher(student) if against is None else against
+    theirs = []
+    if against is not None:
+        name, teacher = _open(against)
+        guidance = float(_trained(teacher).get("guidance", 1.0))
+        theirs = [Contender(name, teacher, number, guidance) for number in steps]
+    result = figures(ours, theirs, modality, reference, n, seeds, bootstraps, quiet)
+    if json is not None:
+        Path(json).parent.mkdir(parents=True, exist_ok=True)
+        Path(json).write_text(json_format.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if not quiet:
+        print(table(result))
+    return result
+
+
+def figures(
+    ours: Sequence[Contender],
+    theirs: Sequence[Contender],
+    modality: Modality,
+    reference: Reference,
+    n: int,
+    seeds: Sequence[int],
+    bootstraps: int = 100,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """`evaluate` for pipelines that are open already."""
+    from genkit.metrics import floor, measure
+
+    rows, drawn = [], {}
+    labels = modality.cond(n)["label"]
+    for who, seed in _progress([(w, s) for w in (*theirs, *ours) for s in seeds], quiet):
+        x, seconds = samples(who, modality, seed, n)
+        x = modality.decode(x)
+        drawn[who.label, who.steps, seed] = x
+        rows.append(
+            {"pipeline": who.label, "steps": who.steps, "seed": seed}
+            | measure(x, labels, reference)
+            | {"seconds_per_sample": seconds, "guidance": who.guidance}
+        )
+    comparisons = [
+        _compared(mine, other, seed, drawn, reference, bootstraps)
+        for mine, other, seed in _progress(
+            [
+                (m, o, s)
+                for m in ours
+                for o in theirs
+                for s in seeds
+                if m.pipeline is not o.pipeline
+            ],
+            quiet,
+        )
+    ]
+    return {
+        "data": modality.name,
+        "n": n,
+        "seeds": list(seeds),
+        "floor": floor(reference, n),
+        "rows": rows,
+        "spread": _spread(rows) if len(seeds) > 1 else [],
+        "comparisons": comparisons,
+    }
+
+
+def _compared(
+    mine: Contender, other: Contender, seed: int, drawn: dict, reference: Reference, rounds: int
+) -> dict[str, Any]:
+    """Student against teacher: shares of bootstraps in which the student is nearer to the data,
+    and their distance on the same noise."""
+    from genkit.metrics import compare
+    from genkit.metrics.paired import mse_same_noise
+
+    a, b = (drawn[who.label, who.steps, seed] for who in (mine, other))
+    pairs = compare(a, b, reference, rounds, seed)
+    where = {"pipeline": mine.label, "steps": mine.steps, "seed": seed, "n": len(a)}
+    there = {"against": other.label, "against_steps": other.steps, "bootstraps": rounds}
+    told = {
+        f"{metric}_{part}": value
+        for metric, paired in pairs.items()
+        for part, value in paired._asdict().items()
+    }
+    return where | there | told | {"mse_same_noise": float(mse_same_noise(a, b).mean())}
+
+
+def _spread(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Per pipeline and steps: mean over seeds and largest difference between two seeds."""
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["pipeline"], row["steps"]), []).append(row)
+    found = []
+    for (label, steps), group in groups.items():
+        told: dict[str, Any] = {"pipeline": label, "steps": steps, "seeds": len(group)}
+        for metric in SPREAD:
+            values = [row[metric] for row in group]
+            told[f"{metric}_mean"] = sum(values) / len(values)
+            told[f"{metric}_spread"] = max(values) - min(values)
+        found.append(told)
+    return found
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result for a person: floor and rows, then the comparisons."""
+    seeds = ", ".join(str(seed) for seed in result["seeds"])
+    head = ["", "steps", "seed", *SHOWN]
+    lines = [head, ["floor: real data", "", "", *_cells(result["floor"])]]
+    lines += [
+        [row["pipeline"], str(row["steps"]), str(row["seed"]), *_cells(row)]
+        for row in result["rows"]
+    ]
+    parts = [f"{result['data']}, n = {result['n']} per seed, seeds {seeds}", _aligned(lines)]
+    if result["comparisons"]:
+        head = ["student nearer to the data than", "steps", "seed", "fd", "sw", "mse, same noise"]
+        lines = [head] + [
+            [
+                row["against"],
+                str(row["against_steps"]),
+                str(row["seed"]),
+                f"{row['fd_share']:.0%}",
+                f"{row['sw_share']:.0%}",
+                f"{row['mse_same_noise']:.4f}",
+            ]
+            for row in result["comparisons"]
+        ]
+        rounds = result["comparisons"][0]["bootstraps"]
+        parts += [f"share of {rounds} paired bootstraps", _aligned(lines)]
+    return "\n\n".join(parts)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    return [f"{row[name]:.4g}" if name in row else "" for name in SHOWN]
+
+
+def _aligned(lines: list[list[str]]) -> str:
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _open(pipeline: Any) -> tuple[str, Any]:
+    """(what a table calls it, the pipeline)."""
+    from genkit.hub import Pipeline
+
+    if isinstance(pipeline, str | os.PathLike):
+        path = Path(pipeline)
+        label = path.parent.name if path.name == "pipeline" else path.name
+        return label, Pipeline.from_pretrained(pipeline)
+    facts = _trained(pipeline)
+    return facts.get("method") or type(pipeline).__name__, pipeline
+
+
+def _trained(pipeline: Any) -> dict[str, Any]:
+    from genkit.hub import trained
+
+    return trained(pipeline)
+
+
+def _recorded_teacher(pipeline: Any) -> str | None:
+    from genkit.hub import shipped
+
+    teacher = _trained(pipeline).get("teacher", "")
+    return teacher if teacher in shipped() or (teacher and Path(teacher).is_dir()) else None
+
+
+def _modality(pipeline: Any, data: str | None, label: str) -> Modality:
+    from genkit.data import load
+    from genkit.modality import modality
+
+    name = data or _trained(pipeline).get("data")
+    if name is None:
+        raise ValueError(f"{label} does not say which data it was trained on; name it with --data")
+    return modality(load(name))
+
+
+def _check(steps: Sequence[int], n: int, seeds: Sequence[int], bootstraps: int) -> None:
+    if not steps or min(steps) < 1:
+        raise ValueError(f"steps are {list(steps)}; give numbers of at least 1, such as 1,2,4,50")
+    if n < 6:
+        raise ValueError(f"n is {n}; give at least 6 samples, 2000 for figures to be quoted")
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds are {list(seeds)}; give different ones, such as 0,1")
+    if bootstraps < 1:
+        raise ValueError(f"bootstraps is {bootstraps}; give at least 1")
+
+
+def _progress(items: list[Any], quiet: bool) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(items, desc="evaluating", leave=False, disable=quiet or None, delay=2)

@@ -1,0 +1,261 @@
+"""What lies around training in a run: streams, teacher pairs, previews, measurements, the export.
+
+`api` puts these together with a method and the Trainer, which knows none of them. All noise is
+drawn from seeds far from each other and from those of an evaluation, so that no student is judged
+on noise it was trained on.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genkit import hub
+from genkit.data.base import Samples
+from genkit.data.pairs import cached_pairs, pairs_key
+from genkit.data.streams import Stream, TensorStream
+from genkit.denoisers.base import Denoiser, Guided
+from genkit.denoisers.diffusers import Loaded
+from genkit.evaluation import Contender, cache_folder, figures, table
+from genkit.lora import merged
+from genkit.methods.base import Method, Stage
+from genkit.metrics.paired import mse_same_noise
+from genkit.metrics.sliced import sliced_wasserstein
+from genkit.modality import Modality
+from genkit.rng import sample_generators, sample_noise
+from genkit.sampling import Sampler
+from genkit.settings import Settings
+from genkit.training.checkpoints import write_text
+from genkit.training.preview import Measure, Preview, Sample
+from genkit.training.trainer import Result
+
+PAIR_SEED, MEASURE_SEED, PREVIEW_SEED = 1_000_000, 2_000_000, 3_000_000
+BATCH = 1000
+REPORT = "report.html"
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The network a run distils: its name, its Denoiser, and the scheduler and steps it takes."""
+
+    name: str
+    denoiser: Denoiser
+    latent: tuple[int, ...]
+    scheduler: Any
+    steps: int
+    pipeline: Any
+
+    @classmethod
+    def of(cls, name: str, loaded: Loaded, steps: int | None) -> Teacher:
+        """A loaded pipeline as a teacher that takes its own number of steps, or `steps`."""
+        sampler = loaded.sampler if steps in (None, loaded.sampler.steps) else Sampler(steps)
+        who = loaded.denoiser
+        scheduler = hub.make_scheduler(sampler, who.path, who.kind, who.time_scale)
+        return cls(name, who, loaded.latent, scheduler, sampler.steps, loaded.pipeline)
+
+    def sample(
+        self,
+        denoiser: Denoiser,
+        noise: Tensor,
+        cond: Mapping[str, Tensor],
+        generators: list[torch.Generator],
+    ) -> Tensor:
+        """x_0 of `denoiser` (this one, guided, or one trained from it) from unit noise (n, ...)."""
+        parts, scheduler = [], copy.deepcopy(self.scheduler)
+        device = next(denoiser.parameters()).device
+        for first in range(0, len(noise), BATCH):
+            rows = slice(first, first + BATCH)
+            part = {name: value[rows].to(device) for name, value in cond.items()}
+            with torch.no_grad():
+                x = denoiser.sample(
+                    noise[rows].to(device), part, scheduler, self.steps, generators[rows]
+                )
+            parts.append(x.cpu())
+        return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: everything the Trainer is handed besides the method itself."""
+
+    method: Method
+    settings: Settings
+    modality: Modality
+    data: Samples
+    teacher: Teacher | None
+
+    def guided_teacher(self) -> Denoiser:
+        """The teacher with the guidance the method bakes into its student."""
+        assert self.teacher is not None, "a run without a teacher has no teacher samples"
+        w = self.method.stages()[0].guidance
+        return self.teacher.denoiser if w == 1 else Guided(
+            self.teacher.denoiser, w, self.modality.uncond
+        )  # fmt: skip
+
+    def streams(self) -> dict[str, Stream]:
+        """The streams the method needs, but for its pairs, which stages make."""
+        if "data" not in self.method.needs:
+            return {}
+        if self.settings.run.teacher_data:
+            say(f"using {self.settings.run.pairs} samples of the teacher as data")
+            return {"data": self._pairs(self.guided_teacher(), {"purpose": "data"}, 0)}
+        return {"data": TensorStream({"x_0": self.data.x_0, "cond": dict(self.data.cond)})}
+
+    def make_pairs(self, teacher: Denoiser, stage: Stage, number: int) -> TensorStream:
+        """Pairs of a stage's teacher, its guidance being around it already."""
+        return self._pairs(teacher, {"guidance": stage.guidance}, number)
+
+    def _pairs(self, teacher: Denoiser, parts: dict[str, Any], number: int) -> TensorStream:
+        assert self.teacher is not None, "pairs are made by a teacher"
+        seed = PAIR_SEED + 1000 * number + self.settings.trainer.seed
+        count, who = self.settings.run.pairs, self.teacher
+        key = pairs_key(
+            weights=hub.weights_hash(teacher),
+            guidance=self.method.stages()[0].guidance,
+            scheduler=[type(who.scheduler).__name__, dict(who.scheduler.config)],
+            steps=who.steps,
+            seed=seed,
+            n=count,
+            data=self.modality.name,
+            **{f"stage_{name}": value for name, value in parts.items()},
+        )
+        return cached_pairs(
+            cache_folder() / "pairs",
+            key,
+            lambda noise, cond, generators: who.sample(teacher, noise, cond, generators),
+            self.modality.cond(count),
+            self.modality.latent,
+            seed,
+            shard=BATCH,
+            progress=progress,
+        )
+
+    def _reference(self, seed: int, n: int) -> Tensor:
+        """Teacher samples on fixed noise; without a teacher, real data."""
+        if self.teacher is None:
+            return self.data.x_0[:n]
+        generators = sample_generators(seed, n)
+        noise = sample_noise(self.modality.latent, generators)
+        return self.teacher.sample(self.guided_teacher(), noise, self.modality.cond(n), generators)
+
+    def measure(self) -> Measure:
+        """Sliced Wasserstein distance of student samples to the teacher's on the same noise (to
+        real data where there is no teacher), and how far apart they lie one by one."""
+        n = self.settings.run.measure_n
+        cond, reference = self.modality.cond(n), self._reference(MEASURE_SEED, n)
+
+        def measure(sample: Sample) -> dict[str, float]:
+            generators = sample_generators(MEASURE_SEED, n)
+            x = sample(sample_noise(self.modality.latent, generators), cond, generators)
+            figures = {"distance": sliced_wasserstein(x, reference)}
+            if self.teacher is not None:
+                figures["mse_same_noise"] = float(mse_same_noise(x, reference).mean())
+            return figures
+
+        return measure
+
+    def preview(self) -> Preview:
+        """Teacher (or data) beside student on fixed seeds."""
+        n = self.modality.preview_n
+        name = "data" if self.teacher is None else f"teacher, {self.teacher.steps} steps"
+        return Preview(
+            n=n,
+            cond=self.modality.cond(n),
+            seed=PREVIEW_SEED,
+            render=self.modality.render,
+            reference=self._reference(PREVIEW_SEED, n),
+            reference_name=name,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What the delivered pipeline remembers: its defaults and where it comes from."""
+        steps, method = self.method.sampler().steps, self.method.name
+        of = f"of {self.teacher.name} " if self.teacher else ""
+        number = f"{steps} step" + ("" if steps == 1 else "s")
+        facts = {"steps": steps, "guidance": 1.0, "method": method, "data": self.modality.name}
+        if self.teacher is not None:
+            facts["teacher"] = self.teacher.name
+        return facts | {"description": f"{self.modality.name} in {number}: {method} {of}".strip()}
+
+    def save(self, network: Any, out: Path, card: str) -> Any:
+        """Write the pipeline of a network to `out`/pipeline and return it."""
+        pipeline = self.modality.pipeline(network, self.method.scheduler)
+        hub.save_pipeline(pipeline, out / "pipeline", self.facts(), card)
+        return pipeline
+
+    def export(self, parts: Mapping[str, nn.Module], out: Path) -> None:
+        """The Trainer's delivery as a pipeline; its figures come later."""
+        network: Any = parts["network"]
+        self.save(merged(network.network), out, self.card(None))
+
+    def evaluate(self, pipeline: Any) -> dict[str, Any] | None:
+        """The figures of the delivered pipeline; None where the settings leave them out."""
+        settings, label = self.settings.run, f"{self.method.name} (student)"
+        if not settings.evaluate_n:
+            return None
+        theirs = []
+        if self.teacher is None:
+            ours = [Contender(self.method.name, pipeline, k, 1.0) for k in settings.evaluate_steps]
+        else:
+            ours = [Contender(label, pipeline, self.method.sampler().steps, 1.0)]
+            guidance = self.method.stages()[0].guidance
+            theirs = [
+                Contender(self.teacher.name, self.teacher.pipeline, k, guidance)
+                for k in settings.evaluate_steps
+            ]
+        return figures(
+            ours,
+            theirs,
+            self.modality,
+            self.modality.reference(),
+            settings.evaluate_n,
+            settings.evaluate_seeds,
+            settings.bootstraps,
+            quiet=False,
+        )
+
+    def conclude(self, out: Path, result: Result) -> Any:
+        """Evaluate what was exported, put the figures on its card, and write the report."""
+        from genkit.training.report import write_report
+
+        pipeline = hub.Pipeline.from_pretrained(out / "pipeline")
+        found = self.evaluate(pipeline)
+        if found is not None:
+            self.save(pipeline.network, out, self.card(found))
+            write_text(out / "metrics.json", json.dumps(found, indent=1) + "\n")
+            print(table(found))
+        write_report(out)
+        say(f"pipeline: {out / 'pipeline'}; report: {out / REPORT}")
+        return hub.Pipeline.from_pretrained(out / "pipeline")
+
+    def card(self, result: dict[str, Any] | None) -> str:
+        """What the model card says of training and figures."""
+        from genkit import __version__
+
+        flat = self.settings.flat()
+        lines = ["## How it was trained", f"By genkit {__version__}, with these settings:", "```"]
+        lines += [f"{name} = {value!r}" for name, value in flat.items()]
+        lines.append("```")
+        if result is not None:
+            lines += ["## Figures", "```", table(result), "```"]
+        return "\n".join(lines)
+
+
+def progress(items: range, what: str) -> Any:
+    """A bar on anything that lasts more than two seconds."""
+    from tqdm import tqdm
+
+    return tqdm(items, desc=what, delay=2, leave=False, file=sys.stderr)
+
+
+def say(sentence: str) -> None:
+    """Tell the person at the terminal, beside what the command prints."""
+    print(sentence, file=sys.stderr, flush=True)

@@ -1,0 +1,97 @@
+"""A run's settings: keyword arguments sorted into the dataclasses they belong to.
+
+Three dataclasses hold every setting, and all their names differ: the method's own `Config`, the
+trainer's `TrainerConfig`, and `RunConfig` here, which is what lies around training. The command
+line makes its flags from the same three.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from genkit.training.config import TrainerConfig
+
+
+@dataclass
+class RunConfig:
+    """What is made for training, and how the result is judged."""
+
+    lora: int = 0
+    """Train low-rank adapters of this rank, merged on export; 0 trains the whole network."""
+    pairs: int = 8192
+    """How many pairs (noise, teacher sample) are made where a method asks for them."""
+    pair_steps: int | None = None
+    """The teacher's steps for pairs and in-run comparison; None: its own number."""
+    teacher_data: bool = False
+    """Use teacher samples as data where a method needs data."""
+    measure_n: int = 500
+    """Samples per measurement during training."""
+    evaluate_n: int = 2000
+    """Samples per seed in the evaluation at the end; 0 leaves it out."""
+    evaluate_seeds: tuple[int, ...] = (0, 1)
+    """Seeds of that evaluation."""
+    evaluate_steps: tuple[int, ...] = (1, 2, 4, 50)
+    """Numbers of steps the teacher takes in it."""
+    bootstraps: int = 100
+    """Rounds of the paired bootstrap in it."""
+
+    def __post_init__(self) -> None:
+        if self.lora < 0:
+            raise ValueError(f"lora is {self.lora}; give a rank of at least 1, or leave it out")
+        for name in ("pairs", "measure_n", "bootstraps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
+        if self.pair_steps is not None and self.pair_steps < 1:
+            raise ValueError(f"pair_steps is {self.pair_steps}; give at least 1, or leave it out")
+        if self.evaluate_n < 0 or 0 < self.evaluate_n < 6:
+            raise ValueError(f"evaluate_n is {self.evaluate_n}; give at least 6, or 0 for none")
+        if self.evaluate_n and not (
+            self.evaluate_seeds and min(self.evaluate_steps, default=0) > 0
+        ):
+            raise ValueError(
+                "evaluate_seeds and evaluate_steps must not be empty, steps at least 1"
+            )
+
+
+@dataclass
+class Settings:
+    """All settings of a run: of its method, of the trainer, and around them."""
+
+    method: Any
+    trainer: TrainerConfig
+    run: RunConfig
+
+    @classmethod
+    def of(cls, method: type, given: Mapping[str, Any]) -> Settings:
+        """Settings from keywords. ValueError for an unknown one, with the nearest there is, and for
+        a value no run can have."""
+        kinds = {"method": method.Config, "trainer": TrainerConfig, "run": RunConfig}  # type: ignore[attr-defined]
+        home = {field.name: part for part, kind in kinds.items() for field in fields(kind)}
+        chosen: dict[str, dict[str, Any]] = {part: {} for part in kinds}
+        for name, value in given.items():
+            if name not in home:
+                raise ValueError(_unknown_setting(name, list(home)))
+            chosen[home[name]][name] = tuple(value) if isinstance(value, list) else value
+        settings = cls(*(kind(**chosen[part]) for part, kind in kinds.items()))
+        _check_method(settings.method)
+        return settings
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting by its name."""
+        return asdict(self.method) | asdict(self.trainer) | asdict(self.run)
+
+
+def _unknown_setting(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    return f"no setting is called {name!r}; {meant}there are: {', '.join(known)}"
+
+
+def _check_method(config: Any) -> None:
+    """What no method's setting of this name may be."""
+    steps = getattr(config, "steps", 1)
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; a student takes at least 1")
