@@ -30,7 +30,7 @@ def is_full(error: BaseException) -> bool:
     # safetensors reports it as its own error, whose text ends in the operating system's number.
     full = (errno.ENOSPC, errno.EDQUOT)
     return (isinstance(error, OSError) and error.errno in full) or any(
-        f"os error {number}" in str(error) for number in full
+        f"(os error {number})" in str(error) for number in full
     )
 
 
@@ -180,6 +180,12 @@ class Checkpoints:
         write_folder(
             self.path("best", step), {"weights": tensors}, {"step": step, "distance": distance}
         )
+
+    def save_collapsed(
+        self, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+    ) -> None:
+        """Write the state a collapse was seen in; no resume reads it."""
+        write_folder(self.folder / "collapsed", groups, state)
 
     def load_best(self, step: int) -> dict[str, Tensor]:
         """The weights of `save_best`."""

@@ -11,12 +11,6 @@ from torch import Tensor
 
 from genkit.guidance import Cond
 from genkit.rng import sample_generators, sample_noise
-from genkit.sampling import Generators
-
-# (unit noise, cond, generators) -> samples of the student as it would be delivered now
-Sample = Callable[[Tensor, Cond, Generators], Tensor]
-# That function -> named figures; "distance" among them, lower is better.
-Measure = Callable[[Sample], Mapping[str, float]]
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
@@ -24,6 +25,7 @@ class Stop:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         self._restore()
+        print("\nfinishing this step and saving; once more stops at once", file=sys.stderr)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -14,22 +14,25 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from genkit.data.streams import Stream
 from genkit.denoisers.base import Denoiser
-from genkit.guidance import Cond
-from genkit.methods.base import Method, Moment, Stage
-from genkit.sampling import Generators
+from genkit.methods.base import Method, Stage
 from genkit.training.checkpoints import Checkpoints, is_full
 from genkit.training.config import TrainerConfig
 from genkit.training.folder import check_folder, open_folder
 from genkit.training.health import Collapse
 from genkit.training.log import Log, measured, read_log
-from genkit.training.preview import Measure, Preview
-from genkit.training.roles import Networks
+from genkit.training.plan import Span, plan
+from genkit.training.preview import Preview
+from genkit.training.report import write_report
+from genkit.training.roles import Groups, Networks
 from genkit.training.stopping import Interrupted, Stop
 from genkit.training.turns import Turns, make_accelerator
+from genkit.training.watching import Measure, Watch
 
 MakePairs = Callable[[Denoiser, Stage, int], Stream]
 Export = Callable[[dict[str, nn.Module], Path], None]
@@ -45,28 +48,6 @@ class Result:
     best_step: int | None = None
     best_distance: float | None = None
     history: list[Mapping[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Span:
-    """A stage and the student steps first..last-1 that are its own."""
-
-    stage: Stage
-    first: int
-    last: int
-
-
-def plan(stages: list[Stage], max_steps: int) -> list[Span]:
-    """Shares as whole steps that add up to max_steps; a stage left with none is dropped."""
-    assert abs(sum(stage.share for stage in stages) - 1) < 1e-6, "the stages' shares must add to 1"
-    spans, first, done = [], 0, 0.0
-    for stage in stages:
-        done += stage.share
-        last = round(done * max_steps)
-        if last > first:
-            spans.append(Span(stage, first, last))
-        first = last
-    return spans
 
 
 class Trainer:
@@ -95,8 +76,7 @@ class Trainer:
         record: Mapping[str, Any] | None = None,
     ) -> None:
         self.method, self.out, self.config = method, Path(out), config
-        self.make_pairs, self.preview, self.measure = make_pairs, preview, measure
-        self.export = export
+        self.make_pairs, self.export = make_pairs, export
         self.record = record or {"method": method.name, "trainer": asdict(config)}
         self.plan = plan(method.stages(), config.max_steps)
         self.accelerator = make_accelerator(config)
@@ -105,8 +85,9 @@ class Trainer:
         self.turns = Turns(method, self.networks, config, self.accelerator)
         self.turns.streams = dict(streams)
         self.checkpoints = Checkpoints(self.out / "checkpoints", keep_weights=config.keep_weights)
+        samples = self.out / "samples"
+        self.watch = Watch(method, self.networks, self.checkpoints, preview, measure, samples)
         self.step = 0
-        self.best: dict[str, Any] | None = None
         self._given = frozenset(streams)
 
     def run(self, resume: bool = False) -> Result:
@@ -165,7 +146,7 @@ class Trainer:
                     continue
                 roles = self._enter(number, span)
                 while self.step < span.last:
-                    moment = Moment(span.stage, self.step - span.first, span.last - span.first)
+                    moment = span.moment(self.step)
                     for turn in self.method.turns(moment):
                         self.turns.run(turn, roles, moment)
                     self.step += 1
@@ -178,6 +159,8 @@ class Trainer:
         """Begin a stage, or go on in the middle of one."""
         if self.step == span.first:
             self.networks.enter(span.stage)
+            if self.main:
+                self.watch.begin_stage()
         wanted = "pairs" in self.method.needs
         if wanted and (span.stage.new_data or "pairs" not in self._given):
             self._pairs(number, span)
@@ -206,13 +189,15 @@ class Trainer:
         save = save or self.step % config.checkpoint_every == 0
         if save or self.step % config.log_every == 0:
             self._log_means(span)
-        if config.measure_every and (end or late or self.step % config.measure_every == 0):
-            self._measure()
-        if config.sample_every and (end or late or self.step % config.sample_every == 0):
-            self._preview(span)
+        measured, shown = (
+            every > 0 and (end or late or self.step % every == 0)
+            for every in (config.measure_every, config.sample_every)
+        )
+        if measured or shown:
+            self._look(span, measured, shown)
         if save:
             self.save()
-        if asked:
+        if asked and not end:
             raise Interrupted(
                 f"saved at step {self.step}; go on with the same command and --resume"
             )
@@ -224,8 +209,6 @@ class Trainer:
         """Whether any process says so, for each flag."""
         if self.accelerator.num_processes == 1:
             return flags
-        import torch
-
         mine = torch.tensor(flags, dtype=torch.float32, device=self.accelerator.device)
         total = self.accelerator.reduce(mine, reduction="sum")
         assert isinstance(total, Tensor)
@@ -242,51 +225,38 @@ class Trainer:
             total = next((value for key, value in means.items() if key.endswith("total")), None)
             self.bar.set_postfix(loss=total, stage=span.stage.name, refresh=False)
 
-    def sample(
-        self, noise: Tensor, cond: Cond, generator: Generators = None, steps: int | None = None
-    ) -> Tensor:
-        """Samples of the student as it would be delivered now, on the CPU, in float32."""
-        student, device = self.networks.exported("student"), self.accelerator.device
-        assert isinstance(student, Denoiser)
-        training = student.training
-        student.eval()
-        moved = {name: value.to(device) for name, value in cond.items()}
-        x_0 = self.method.sample(student, noise.to(device), moved, steps, generator)
-        student.train(training)
-        return x_0.cpu()
-
-    def _measure(self) -> None:
-        if self.measure is None or self.log is None:
-            return
-        figures = {key: float(value) for key, value in self.measure(self.sample).items()}
-        distance = figures["distance"]
-        if self.best is None or distance < self.best["distance"]:
-            self.best = {"step": self.step, "distance": distance}
-            self.checkpoints.save_best(self.step, self.networks.export_tensors(), distance)
-        self.log.write(self.step, **figures, best=self.best["step"])
-
-    def _preview(self, span: Span) -> None:
-        if self.preview is None or self.log is None:
-            return
-        noise, generators = self.preview.draw(self.method.latent)
-        student = self.sample(noise, self.preview.cond, generators, self.preview.steps)
-        self.preview.write(student, self.out / "samples", self.step)
+    def _look(self, span: Span, measured: bool, shown: bool) -> None:
+        """Look at the student in the main process; all stop if it finds a collapse."""
+        seen: list[str | None] = [None]
+        if self.log is not None:
+            try:
+                progress = span.progress(self.step)
+                figures = self.watch.look(self.step, progress, measured, shown)
+                self.log.write(self.step, **figures)
+            except Collapse as error:
+                seen = [str(error)]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(seen)
+        if seen[0] is not None:
+            raise Collapse(seen[0])
 
     def save(self) -> None:
         """Write a checkpoint of this step."""
-        if self.log is not None:
-            groups = self.networks.tensors()
-            groups["method"] = dict(self.method.state_dict())
-            state = {
-                "step": self.step,
-                "turn": self.turns.index,
-                "counts": self.networks.counts(),
-                "best": self.best,
-                "log": self.log.position(),
-            }
-            self.checkpoints.save(self.step, groups, state)
+        if self.main:
+            self.checkpoints.save(self.step, *self._state())
             self.checkpoints.save_weights(self.step, self.networks.export_tensors())
         self.accelerator.wait_for_everyone()
+
+    def _state(self) -> tuple[Groups, dict[str, Any]]:
+        assert self.log is not None
+        groups = {**self.networks.tensors(), "method": dict(self.method.state_dict())}
+        return groups, {
+            "step": self.step,
+            "turn": self.turns.index,
+            "counts": self.networks.counts(),
+            "log": self.log.position(),
+            **self.watch.state(),
+        }
 
     def _load(self) -> int:
         """Take up the last whole checkpoint; the length of log.jsonl that belongs to it."""
@@ -296,29 +266,34 @@ class Trainer:
         tensors, state, damage = found
         for each in damage:
             print(f"{each}; going on from step {state['step']}", file=sys.stderr)
-        self.step, self.best, self.turns.index = state["step"], state["best"], state["turn"]
+        self.step, self.turns.index = state["step"], state["turn"]
         self.networks.replay(span.stage for span in self.plan if span.first < self.step)
         method = tensors.pop("method")
         self.networks.load(tensors, state["counts"])
         self.method.load_state_dict(method)
+        self.watch.load(state)
         return state["log"]
 
     def _collapsed(self, error: Collapse) -> Collapse:
+        """Keep the state it was seen in apart from the good ones, and say what there is."""
         kept = self.checkpoints.steps()
-        best = (
-            f"; the best student so far, of step {self.best['step']}, is kept" if self.best else ""
-        )
         there = f"the last checkpoint is of step {kept[-1]}" if kept else "no checkpoint was made"
-        return Collapse(f"training collapsed at step {self.step}: {error} ({there}{best})")
+        if self.watch.best is not None:
+            there += f", the best student of step {self.watch.best['step']}"
+        text = f"training collapsed at step {self.step}: {error} ({there})"
+        if self.log is not None:
+            self.log.write(self.step, collapse=text)
+            self.checkpoints.save_collapsed(*self._state())
+            write_report(self.out)
+        return Collapse(text)
 
     def _finish(self) -> Result:
-        history = measured(read_log(self.out))
-        result = Result(self.out, self.step, self.step >= self.config.max_steps, history=history)
-        tensors = None
-        if self.best is not None:
-            result.best_step, result.best_distance = self.best["step"], self.best["distance"]
-            tensors = self.checkpoints.load_best(self.best["step"])
         if self.main and self.export is not None:
-            self.export(self.method.deliver(self.networks.export_modules(tensors)), self.out)
+            self.export(self.watch.delivered(), self.out)
+        if self.main:
+            write_report(self.out)
         self.accelerator.wait_for_everyone()
-        return result
+        best = self.watch.best or {"step": None, "distance": None}
+        finished = self.step >= self.config.max_steps
+        history = measured(read_log(self.out))
+        return Result(self.out, self.step, finished, best["step"], best["distance"], history)
