@@ -36,6 +36,9 @@ class Denoiser(nn.Module):
 
     kind: Kind
 
+    path: Path
+    kind: Kind
+
     def __init__(
         self, path: Path, kind: Kind, time_scale: float = 1.0, two_time: bool = False
     ) -> None:
@@ -103,10 +106,12 @@ class Denoiser(nn.Module):
                 f, points, moves, 1e-3 if x_t.dtype != torch.double else 1e-4
             )
         if backend == "kernel":
-            return torch.func.jvp(f, points, moves)
+            value, tangent = torch.func.jvp(f, points, moves)[:2]
+            return value, tangent
         if backend == "func":
             with sdpa_kernel(SDPBackend.MATH):
-                return torch.func.jvp(f, points, moves)
+                value, tangent = torch.func.jvp(f, points, moves)[:2]
+            return value, tangent
         raise ValueError(f"unknown jvp backend {backend!r}; choose func, difference or kernel")
 
     def trace(
@@ -124,7 +129,8 @@ class Denoiser(nn.Module):
         None. ValueError for a name the network does not have.
         """
         modules = dict(self.named_modules())
-        unknown = [name for name in (*names, *([until] if until else [])) if name not in modules]
+        wanted = list(dict.fromkeys([*names, *([until] if until else [])]))
+        unknown = [name for name in wanted if name not in modules]
         if unknown:
             raise ValueError(
                 f"no submodule {unknown[0]!r} to take features from; this network has: "
@@ -140,7 +146,6 @@ class Denoiser(nn.Module):
 
             return hook
 
-        wanted = dict.fromkeys((*names, *([until] if until else [])))
         handles = [modules[name].register_forward_hook(keep(name)) for name in wanted]
         try:
             prediction = self.predict(x_t, t, cond, kind)
@@ -345,7 +350,8 @@ class EDMPreconditioned(_Around):
 
 
 class Boundary(_Around):
-    """The consistency boundary condition f(x, t_min) = x, for a network that lacks it.
+    """The consistency boundary condition f(x, t_min) = x / alpha(t_min), for a network without it
+    (alpha is 1 there on rectified flow, TrigFlow and EDM, and .9996 or nearer 1 on the VPs).
 
     f = c_skip x / alpha + (1 - c_skip) D with c_skip = d^2 / (r^2 + d^2) and
     r = ratio(t) - ratio(t_min), ratio = sigma / alpha (2303.01469, appendix C). Not faithful in one
