@@ -109,9 +109,9 @@ class Method:
     """Base of all methods; a subclass is named `Method` in genkit/methods/<name>.py.
 
     path: the student's path. distance: a per-sample distance of the modality. latent: shape of one
-    sample without the batch. uncond: the conditions of no condition, batch 1, where the modality has
-    them. After construction the run sets `scheduler`, made by `hub` from
-    `sampler()`; `sample` and backward simulation run it.
+    sample without the batch. uncond: the conditions of no condition, batch 1, where the modality
+    has them. After construction the run sets `scheduler`, made by `hub` from `sampler()`; `sample`
+    and backward simulation run it.
     """
 
     family: ClassVar[str]

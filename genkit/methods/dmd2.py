@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from genkit import terms
+from genkit.denoisers.base import Denoiser
 from genkit.methods import base
 from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
 from genkit.networks.head import FeatureHead
@@ -85,6 +86,7 @@ class Method(base.Method):
         names = self.config.features or middle_block(fake)
         cond = self.uncond or {}
         t = torch.full((1,), self.path.t_max)
+        assert isinstance(fake, Denoiser)
         with torch.no_grad():
             _, features = fake.trace(torch.zeros(1, *self.latent), t, cond, "x_0", names)
         return FeatureHead({name: each.shape[-1] for name, each in features.items()})
