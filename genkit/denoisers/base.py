@@ -129,7 +129,7 @@ class Denoiser(nn.Module):
         None. ValueError for a name the network does not have.
         """
         modules = dict(self.named_modules())
-        wanted = list(dict.fromkeys([*names, *([until] if until else [])]))
+        wanted = [*names, until] if until and until not in names else list(names)
         unknown = [name for name in wanted if name not in modules]
         if unknown:
             raise ValueError(
