@@ -136,7 +136,10 @@ def _go(run: Run, record: Mapping[str, Any], out: Path, resume: bool) -> Any:
 
 
 def check_out(out: Path, record: Mapping[str, Any], resume: bool) -> None:
-    """ValueError unless `out` is free, or holds this very run and `resume` is asked for."""
+    """ValueError unless `out` is free, or holds this very run and `resume` is asked for.
+
+    To resume where nothing is yet starts the run, so that one command serves after any kill.
+    """
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; choose a folder for the run")
     begun = (out / "config.json").exists()

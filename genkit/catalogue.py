@@ -27,13 +27,17 @@ class Entry:
     facts: dict[str, Any]
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ "did you mean ...? " with the nearest known name, or nothing where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> ValueError:
     """The error for a name that does not exist: what was asked, the nearest, and all there are."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    meant = f"did you mean {near[0]!r}? " if near else ""
     there = f"there are: {', '.join(names)}" if names else "there is none yet"
-    return ValueError(f"no {kind} is called {name!r}; {meant}{there}{hint}")
+    return ValueError(f"no {kind} is called {name!r}; {nearest(name, names)}{there}{hint}")
 
 
 def methods() -> dict[str, Entry]:

@@ -20,9 +20,9 @@ COMMANDS = Path(__file__).parent / "commands"
 
 
 def commands() -> dict[str, str]:
-    """{command: its one line of help}, read from the files of genkit/commands."""
+    """{command: its one line of help}, read from the files of genkit/commands that have a `run`."""
     found = {}
-    for file in sorted(COMMANDS.glob("[a-z]*.py")):
+    for file in sorted(COMMANDS.glob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         if any(isinstance(node, ast.FunctionDef) and node.name == "run" for node in tree.body):
             line = (ast.get_docstring(tree) or "").partition("\n")[0]
@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = [each for each in given if each != "--debug"]
     try:
         return _dispatch(given)
+    except SystemExit as stop:  # a command's --help
+        return int(stop.code or 0)
     except KeyboardInterrupt as stop:
         return _say(str(stop) or "interrupted", 130)
     except Exception as error:
@@ -91,9 +93,19 @@ def _explain(error: Exception) -> tuple[str, int]:
         return f"the disk is full{place}; free some space and continue with --resume", 1
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {(error.strerror or str(error)).lower()}", 2
+    if isinstance(error, OSError) and error.errno is None:
+        return _one_line(error), 1
     if isinstance(error, ValueError):
-        return " ".join(str(error).split()), 2
+        return _one_line(error), 2
+    if isinstance(error, RuntimeError):
+        from genkit.training.health import Collapse
+
+        return (_one_line(error), 1) if isinstance(error, Collapse) else ("", 1)
     return "", 1
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _say(sentence: str, code: int) -> int:

@@ -34,8 +34,9 @@ from genkit.rng import sample_generators, sample_noise
 from genkit.sampling import Sampler
 from genkit.settings import Settings
 from genkit.training.checkpoints import write_text
-from genkit.training.preview import Measure, Preview, Sample
+from genkit.training.preview import Preview
 from genkit.training.trainer import Result
+from genkit.training.watching import Measure, Sample
 
 PAIR_SEED, MEASURE_SEED, PREVIEW_SEED = 1_000_000, 2_000_000, 3_000_000
 BATCH = 1000

@@ -7,11 +7,11 @@ line makes its flags from the same three.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from genkit.catalogue import unknown
 from genkit.training.config import TrainerConfig
 
 
@@ -73,7 +73,7 @@ class Settings:
         chosen: dict[str, dict[str, Any]] = {part: {} for part in kinds}
         for name, value in given.items():
             if name not in home:
-                raise ValueError(_unknown_setting(name, list(home)))
+                raise unknown("setting", name, home)
             chosen[home[name]][name] = tuple(value) if isinstance(value, list) else value
         settings = cls(*(kind(**chosen[part]) for part, kind in kinds.items()))
         _check_method(settings.method)
@@ -82,12 +82,6 @@ class Settings:
     def flat(self) -> dict[str, Any]:
         """Every setting by its name."""
         return asdict(self.method) | asdict(self.trainer) | asdict(self.run)
-
-
-def _unknown_setting(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    meant = f"did you mean {near[0]!r}? " if near else ""
-    return f"no setting is called {name!r}; {meant}there are: {', '.join(known)}"
 
 
 def _check_method(config: Any) -> None:

@@ -1,4 +1,4 @@
-"""List what there is: genkit list methods | pipelines | data.
+"""List what there is: genkit list methods|pipelines|data.
 
 Reads docstrings and JSON only, so it answers at once.
 """

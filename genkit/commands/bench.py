@@ -1,0 +1,19 @@
+"""Compare all methods on digits whose score is known exactly: genkit bench methods."""
+
+from __future__ import annotations
+
+import importlib
+
+BENCHES = {"methods": "genkit.benchmarks.analytic_digits"}
+
+
+def run(argv: list[str]) -> int:
+    """Hand the rest of the command line to the benchmark's own `main`."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"usage: genkit bench {'|'.join(BENCHES)} [options]\n\n{__doc__}")
+        return 0
+    if argv[0] not in BENCHES:
+        from genkit.catalogue import unknown
+
+        raise unknown("benchmark", argv[0], BENCHES)
+    return importlib.import_module(BENCHES[argv[0]]).main(argv[1:]) or 0

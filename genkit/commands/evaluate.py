@@ -1,0 +1,42 @@
+"""Measure a pipeline against data and its teacher: genkit evaluate PIPELINE [options].
+
+Students run at their trained number of steps, the teacher at every number in --steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from genkit.commands.flags import Place, parse
+
+
+@dataclass
+class Evaluate:
+    pipeline: Place[str]
+    """A shipped name (genkit list pipelines), a folder, or a hub id."""
+    against: str | None = None
+    """Its teacher; by default the one its record names, if that is here."""
+    steps: tuple[int, ...] = (1, 2, 4, 50)
+    """Numbers of steps the teacher takes."""
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 2000
+    """Samples per seed."""
+    seeds: tuple[int, ...] = (0, 1)
+    """Seeds of the noise."""
+    data: str | None = None
+    """The data set measured against; by default the one it was trained on."""
+    json: str | None = None
+    """A file for the figures."""
+    bootstraps: int = 100
+    """Rounds of the paired bootstrap."""
+
+
+def run(argv: list[str]) -> int:
+    """Evaluate and print the table."""
+    asked = parse(Evaluate, argv, "evaluate")
+    from genkit.evaluation import evaluate
+
+    evaluate(**vars(asked))
+    return 0

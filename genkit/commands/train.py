@@ -1,0 +1,30 @@
+"""Train a teacher on a data set: genkit train [METHOD] [options].
+
+Every setting of METHOD, of the trainer and of the run is a flag.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from genkit.commands import running
+from genkit.commands.flags import Place
+
+
+@dataclass
+class Train:
+    method: Place[str] = "flow_matching"
+    """The method's name; genkit list methods shows them. Its settings are flags below."""
+    data: str = "digits"
+    """A data set; genkit list data shows them."""
+    out: str | None = None
+    """The run's folder, which must be new or empty; by default runs/METHOD."""
+    config: str | None = None
+    """A run's config.json to run again; flags given beside it win."""
+    resume: bool = False
+    """Go on with the unfinished run in the folder."""
+
+
+def run(argv: list[str]) -> int:
+    """Parse, train, and say where everything is."""
+    return running.go(Train, argv, "train", quickstart="runs/flow_matching")

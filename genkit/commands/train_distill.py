@@ -1,0 +1,33 @@
+"""Distil a teacher into a few-step student: genkit train-distill [METHOD] [options].
+
+Without arguments it runs the embedded default: reflow of digits-teacher into runs/quickstart.
+Every setting of METHOD, of the trainer and of the run is a flag.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from genkit.commands import running
+from genkit.commands.flags import Place
+
+
+@dataclass
+class Distill:
+    method: Place[str] = "reflow"
+    """The method's name; genkit list methods shows them. Its settings are flags below."""
+    teacher: str = "digits-teacher"
+    """A shipped name (genkit list pipelines), a folder, or a hub id."""
+    data: str | None = None
+    """A data set (genkit list data); by default what the teacher was trained on."""
+    out: str | None = None
+    """The run's folder, which must be new or empty; by default runs/METHOD."""
+    config: str | None = None
+    """A run's config.json to run again; flags given beside it win."""
+    resume: bool = False
+    """Go on with the unfinished run in the folder."""
+
+
+def run(argv: list[str]) -> int:
+    """Parse, distil, and say where everything is."""
+    return running.go(Distill, argv, "train-distill", quickstart="runs/quickstart")
