@@ -1,0 +1,101 @@
+"""What every method file must keep, found in the tree: a new method is tested from its first day."""
+
+import importlib
+import pathlib
+
+import pytest
+import torch
+
+from genkit.data.streams import TensorStream
+from genkit.denoisers.base import NetworkDenoiser
+from genkit.denoisers.calls import network_call
+from genkit.methods import base
+from genkit.methods.base import Moment
+from genkit.networks.mlp import MLPDenoiser
+from genkit.paths import RectifiedFlow
+
+HERE = pathlib.Path(__file__).parent
+NAMES = sorted(
+    file.stem
+    for file in pathlib.Path(base.__file__).parent.glob("*.py")
+    if file.stem not in ("__init__", "base")
+)
+
+
+def method_class(name):
+    return importlib.import_module(f"genkit.methods.{name}").Method
+
+
+def network():
+    built = MLPDenoiser(width=16, depth=3)
+    torch.nn.init.normal_(built.leave.weight, std=0.1)
+    return NetworkDenoiser(built, network_call(built), RectifiedFlow(), "velocity", 1000.0)
+
+
+@pytest.fixture
+def make():
+    def build(name, **config):
+        cls = method_class(name)
+        uncond = {"label": torch.tensor([10])}
+        return cls(cls.Config(**config), RectifiedFlow(), (1, 8, 8), uncond=uncond)
+
+    return build
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestMethod:
+    def test_has_a_test_and_says_where_it_comes_from(self, name):
+        cls = method_class(name)
+        assert (HERE / f"test_{name}.py").exists()
+        assert cls.paper.startswith("arXiv ") and cls.family
+        assert set(cls.needs) <= {"data", "prompts", "pairs", "paths"} and cls.needs
+        source = pathlib.Path(importlib.import_module(cls.__module__).__file__).read_text()
+        assert source.count("\n") <= 240
+        assert "twin" in (HERE / f"test_{name}.py").read_text(), "no deliberately broken twin"
+
+    def test_stages_turns_and_sampler_are_consistent(self, name, make):
+        method = make(name)
+        assert method.name == name
+        roles = method.nets()
+        assert "student" in roles and "export" in roles["student"].ema
+        assert sum(stage.share for stage in method.stages()) == pytest.approx(1)
+        for stage in method.stages():
+            turns = method.turns(Moment(stage, 0, 10))
+            assert sum("student" in turn for turn in turns) == 1
+            assert all(role in roles for turn in turns for role in turn)
+        assert method.sampler().steps >= 1
+
+    def test_trains_through_the_trainer_and_samples(self, name, make, tmp_path):
+        from genkit.hub import make_scheduler
+        from genkit.training.config import TrainerConfig
+        from genkit.training.trainer import Trainer
+
+        method = make(name)
+        method.scheduler = make_scheduler(method.sampler(), method.path, "velocity", 1000.0)
+        x_0, cond = torch.randn(64, 1, 8, 8), {"label": torch.arange(64) % 10}
+        pairs = TensorStream({"eps": torch.randn_like(x_0), "x_0": x_0, "cond": cond})
+        config = TrainerConfig(max_steps=4, batch_size=8)
+        delivered = {}
+        teacher = network() if method.has_teacher else None
+        trainer = Trainer(
+            method,
+            tmp_path / "run",
+            config,
+            streams={"data": TensorStream({"x_0": x_0, "cond": cond})},
+            network=network,
+            teacher=teacher,
+            make_pairs=lambda teacher, stage, number: pairs,
+            export=lambda parts, out: delivered.update(parts),
+        )
+        result = trainer.run()
+        assert result.finished and result.steps == 4
+        student = delivered["network"]
+        assert all(p.isfinite().all() for p in student.parameters())
+        noise = torch.randn(2, 1, 8, 8)
+        label = {"label": torch.tensor([1, 2])}
+        assert method.sample(student, noise, label).shape == noise.shape
+        if teacher is not None:
+            before, after = teacher.state_dict(), student.state_dict()
+            changed = [not torch.equal(before[key], after[key]) for key in before]
+            assert any(changed), "the student is still the teacher"
+            assert all(p.grad is None for p in teacher.parameters())
