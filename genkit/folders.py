@@ -41,7 +41,7 @@ def one_sentence(folder: FilePath) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
         raise ValueError(f"{folder} cannot be opened: {sentence(error)}") from error
 
 
@@ -146,6 +146,20 @@ def _check_weights(part: FilePath) -> None:
             raise ValueError(
                 f"{file} is truncated or damaged ({sentence(error)}); save or download it anew"
             ) from error
+
+
+def check_complete(part: FilePath, network: Any) -> None:
+    """ValueError where a weight of the loaded network is in no file of its folder: diffusers fills
+    it at random and only warns."""
+    from safetensors import safe_open
+
+    saved: set[str] = set()
+    for file in part.glob("*.safetensors"):
+        with safe_open(file, "pt") as weights:
+            saved.update(weights.keys())
+    missing = sorted(network.state_dict().keys() - saved)
+    if missing:
+        raise ValueError(f"{part} lacks {len(missing)} of its weights, {missing[0]} among them")
 
 
 def find_class(index: Mapping[str, Any]) -> type[Any]:

@@ -23,6 +23,7 @@ from genkit.folders import (
     INDEX,
     PICKLES,
     check,
+    check_complete,
     components,
     find_class,
     one_sentence,
@@ -143,11 +144,16 @@ class Pipeline:
 
 def load(folder: FilePath, opener: Callable[..., Any], **kwargs: Any) -> Any:
     """opener(folder, **kwargs) with the folder checked and its trained defaults kept on it."""
+    from diffusers.models.modeling_utils import ModelMixin
+
     index = check(folder)
     if not kwargs.setdefault("use_safetensors", True):
         raise ValueError("genkit opens safetensors only; leave use_safetensors out")
     with one_sentence(folder):
         pipeline = opener(folder, **kwargs)
+    for name, component in pipeline.components.items():
+        if isinstance(component, ModelMixin) and name not in kwargs:
+            check_complete(folder / name, component)
     if "_genkit" in index:
         pipeline.register_to_config(_genkit=index["_genkit"])
     return pipeline
