@@ -10,12 +10,12 @@ from typing import Annotated
 
 import tyro
 
-from genkit.commands.flags import Place, parse
+from genkit.commands.flags import parse
 
 
 @dataclass
 class Evaluate:
-    pipeline: Place[str]
+    pipeline: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PIPELINE")]
     """A shipped name (genkit list pipelines), a folder, or a hub id."""
     against: str | None = None
     """Its teacher; by default the one its record names, if that is here."""

@@ -13,7 +13,6 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
 T = TypeVar("T")
-Place = tyro.conf.Positional
 
 registry = ConstructorRegistry()
 

@@ -12,14 +12,14 @@ from typing import Annotated, Any
 
 import tyro
 
-from genkit.commands.flags import Place, parse
+from genkit.commands.flags import parse
 
 
 @dataclass
 class Generate:
-    pipeline: Place[str]
+    pipeline: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PIPELINE")]
     """A shipped name (genkit list pipelines), a folder, or a hub id."""
-    prompt: Place[str | None] = None
+    prompt: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")] = None
     """What to make; for pipelines of classes a label such as 3, or 3,5."""
     steps: int | None = None
     """Evaluations of the network; by default the trained number."""

@@ -6,14 +6,16 @@ Every setting of METHOD, of the trainer and of the run is a flag.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
 
 from genkit.commands import running
-from genkit.commands.flags import Place
 
 
 @dataclass
 class Train:
-    method: Place[str] = "flow_matching"
+    method: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="METHOD")] = "flow_matching"
     """The method's name; genkit list methods shows them. Its settings are flags below."""
     data: str = "digits"
     """A data set; genkit list data shows them."""

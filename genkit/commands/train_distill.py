@@ -7,14 +7,16 @@ Every setting of METHOD, of the trainer and of the run is a flag.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
 
 from genkit.commands import running
-from genkit.commands.flags import Place
 
 
 @dataclass
 class Distill:
-    method: Place[str] = "reflow"
+    method: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="METHOD")] = "reflow"
     """The method's name; genkit list methods shows them. Its settings are flags below."""
     teacher: str = "digits-teacher"
     """A shipped name (genkit list pipelines), a folder, or a hub id."""

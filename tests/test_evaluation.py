@@ -1,0 +1,146 @@
+"""Tests of genkit/evaluation.py, on a teacher with random weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from genkit import evaluation
+from genkit.data import load
+from genkit.evaluation import Contender, evaluate, samples, table
+from genkit.hub import Pipeline, save_pipeline
+from genkit.modality import modality
+
+
+@pytest.fixture(scope="module")
+def student(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-step student of the tiny teacher: the teacher itself, a little off."""
+    pipeline = Pipeline.from_pretrained(tiny_teacher)
+    with torch.no_grad():
+        pipeline.network.leave.bias.add_(0.5)
+    facts = {"steps": 2, "guidance": 1.0, "teacher": str(tiny_teacher), "data": "digits"}
+    return save_pipeline(pipeline, tmp_path_factory.mktemp("students") / "student", facts)
+
+
+@pytest.fixture(scope="module")
+def result(student: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    file = tmp_path_factory.mktemp("figures") / "deep" / "figures.json"
+    found = evaluate(student, steps=(1, 3), n=60, seeds=(0, 5), json=file, bootstraps=3, quiet=True)
+    assert json.loads(file.read_text()) == json.loads(json.dumps(found))
+    return found
+
+
+def test_teacher_takes_the_steps_asked_for_and_the_student_its_own(result: dict):
+    runs = {(row["pipeline"], row["steps"], row["seed"]) for row in result["rows"]}
+    assert runs == {
+        *(("tiny", steps, seed) for steps in (1, 3) for seed in (0, 5)),
+        *(("student", 2, seed) for seed in (0, 5)),
+    }
+
+
+def test_rows_hold_what_the_issue_asks_for(result: dict):
+    wanted = {"pipeline", "steps", "seed", "n", "fd", "sw", "mmd", "recall", "seconds_per_sample"}
+    assert all(wanted <= row.keys() and "precision" in row for row in result["rows"])
+    assert wanted - {"pipeline", "steps", "seed", "seconds_per_sample"} <= result["floor"].keys()
+    assert result["floor"]["group"] == result["rows"][0]["group"] == 60
+
+
+def test_student_is_compared_with_every_teacher_row_of_its_seed(result: dict):
+    pairs = {(row["against_steps"], row["seed"]) for row in result["comparisons"]}
+    assert pairs == {(steps, seed) for steps in (1, 3) for seed in (0, 5)}
+    assert all(0 <= row["sw_share"] <= 1 for row in result["comparisons"])
+    assert all(row["mse_same_noise"] > 0 for row in result["comparisons"])
+
+
+def test_spread_is_between_seeds_of_one_pipeline(result: dict):
+    rows = [row for row in result["rows"] if row["pipeline"] == "student"]
+    spread = next(row for row in result["spread"] if row["pipeline"] == "student")
+    assert spread["sw_spread"] == pytest.approx(abs(rows[0]["sw"] - rows[1]["sw"]))
+    assert spread["sw_mean"] == pytest.approx((rows[0]["sw"] + rows[1]["sw"]) / 2)
+
+
+def test_table_names_n_seeds_floor_and_both_precision_and_recall(result: dict):
+    text = table(result)
+    for word in ("n = 60", "seeds 0, 5", "floor", "recall", "precision", "3 paired bootstraps"):
+        assert word in text
+
+
+def test_a_pipeline_without_a_teacher_takes_all_steps(tiny_teacher: Path):
+    found = evaluate(tiny_teacher, steps=(1, 2), n=20, seeds=(0,), quiet=True)
+    assert [row["steps"] for row in found["rows"]] == [1, 2] and not found["comparisons"]
+
+
+def test_a_copy_of_the_teacher_is_no_better_and_at_no_distance(tiny_teacher: Path):
+    twin = Pipeline.from_pretrained(tiny_teacher)
+    found = evaluate(twin, tiny_teacher, (2,), n=20, seeds=(0,), bootstraps=2, quiet=True)
+    row = found["comparisons"][0]
+    assert row["mse_same_noise"] == 0 and row["fd_share"] == row["sw_share"] == 0.5
+
+
+def test_samples_come_from_the_cache_until_something_changes(tiny_teacher: Path, monkeypatch):
+    kind, pipeline = modality(load("digits")), Pipeline.from_pretrained(tiny_teacher)
+    drawn: list[int] = []
+    draw = evaluation._draw
+
+    def counted(who: Contender, kind, seed: int, n: int):
+        drawn.append(seed)
+        return draw(who, kind, seed, n)
+
+    monkeypatch.setattr(evaluation, "_draw", counted)
+    first = samples(Contender("a", pipeline, 3, 1.0), kind, 77, 8)
+    again = samples(Contender("renamed", pipeline, 3, 1.0), kind, 77, 8)
+    assert torch.equal(first[0], again[0]) and first[1] == again[1] and len(drawn) == 1
+    samples(Contender("a", pipeline, 2, 1.0), kind, 77, 8)
+    samples(Contender("a", pipeline, 3, 2.0), kind, 77, 8)
+    samples(Contender("a", pipeline, 3, 1.0), kind, 78, 8)
+    samples(Contender("a", pipeline, 3, 1.0), kind, 77, 9)
+    with torch.no_grad():
+        pipeline.network.leave.bias.add_(1.0)
+    samples(Contender("a", pipeline, 3, 1.0), kind, 77, 8)
+    assert len(drawn) == 6
+
+
+def test_a_damaged_cache_is_named_not_used(tiny_teacher: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("GENKIT_CACHE", str(tmp_path))
+    kind, pipeline = modality(load("digits")), Pipeline.from_pretrained(tiny_teacher)
+    samples(Contender("a", pipeline, 1, 1.0), kind, 0, 6)
+    (file,) = tmp_path.rglob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(ValueError, match="delete it"):
+        samples(Contender("a", pipeline, 1, 1.0), kind, 0, 6)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"steps": (0, 1)}, "at least 1"),
+        ({"steps": ()}, "at least 1"),
+        ({"n": 3}, "at least 6"),
+        ({"seeds": (0, 0)}, "different"),
+        ({"bootstraps": 0}, "at least 1"),
+        ({"data": "digit"}, "digits"),
+    ],
+)
+def test_bad_requests_are_refused(tiny_teacher: Path, given: dict, says: str):
+    with pytest.raises(ValueError, match=says):
+        evaluate(tiny_teacher, quiet=True, **given)
+
+
+def test_a_pipeline_that_names_no_data_asks_for_it(tiny_teacher: Path, tmp_path: Path):
+    pipeline = Pipeline.from_pretrained(tiny_teacher)
+    folder = save_pipeline(pipeline, tmp_path / "plain", {"steps": 4})
+    with pytest.raises(ValueError, match="which data"):
+        evaluate(folder, quiet=True)
+
+
+def test_a_nan_sample_is_refused(tiny_teacher: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("GENKIT_CACHE", str(tmp_path))
+    pipeline = Pipeline.from_pretrained(tiny_teacher)
+    who = Contender("a", pipeline, 1, 1.0)
+    file = tmp_path / "samples" / f"{who.key(0, 6, 'digits')}.safetensors"
+    file.parent.mkdir()
+    save_file({"x": torch.full((6, 1, 8, 8), float("nan"))}, file, {"seconds": "1.0"})
+    with pytest.raises(ValueError, match="nan"):
+        evaluate(pipeline, steps=(1,), n=6, seeds=(0,), quiet=True)
