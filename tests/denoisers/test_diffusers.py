@@ -1,0 +1,159 @@
+"""Teachers read from pipelines: path, kind and time of each scheduler family, from its config."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMapEulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
+
+from genkit import hub
+from genkit.denoisers.diffusers import (
+    SCHEDULERS,
+    as_denoiser,
+    find_network,
+    load_denoiser,
+    read_schedule,
+)
+from genkit.networks.mlp import MLPDenoiser
+from genkit.paths import EDM, VP, DiscreteVP, RectifiedFlow, TrigFlow
+from genkit.rng import sample_generators, sample_noise
+from genkit.sampling import Sampler
+from genkit_pipelines.image.class_conditional import ClassConditionalImagePipeline
+
+SAVED = Path(__file__).parents[1] / "data" / "saved_pipelines"
+FLOWS = [FlowMapEulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler]
+DISCRETE = [
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+]
+
+
+def test_every_family_is_tried_here():
+    ours = {"ConsistencyScheduler", "FlowScheduler"}
+    assert set(SCHEDULERS) == {c.__name__ for c in (*FLOWS, *DISCRETE)} | ours
+
+
+@pytest.mark.parametrize("scheduler", FLOWS)
+def test_flow(scheduler):
+    read = read_schedule(scheduler(), 8)
+    assert (read.path.name, read.kind, read.time_scale) == ("rectified_flow", "velocity", 1000)
+    assert read.sampler == Sampler(8)
+
+
+def test_shifted_flow():
+    """The grid of FlowMapEuler, which holds shift in its config."""
+    scheduler = FlowMapEulerDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(4)
+    read = read_schedule(scheduler, 4)
+    assert read.sampler.times == pytest.approx(scheduler.sigmas[:-1].tolist())
+
+
+@pytest.mark.parametrize("scheduler", DISCRETE)
+@pytest.mark.parametrize("stock, kind", [("epsilon", "eps"), ("v_prediction", "v_prediction")])
+def test_discrete_vp(scheduler, stock, kind):
+    one = scheduler(beta_schedule="scaled_linear", beta_end=0.012, prediction_type=stock)
+    read = read_schedule(one, 8)
+    assert isinstance(read.path, DiscreteVP)
+    assert (read.kind, read.time_scale, read.sampler) == (kind, 1.0, Sampler(8))
+    assert torch.allclose(read.path.alphas_cumprod.float(), one.alphas_cumprod, rtol=1e-5)
+
+
+def test_zero_terminal_snr():
+    """The last few indices, below alpha^2 = 2^-24, are lifted to it."""
+    one = DDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    expected = one.alphas_cumprod.clamp(min=2.0**-24)
+    assert int((one.alphas_cumprod < expected).sum()) == 4
+    read = read_schedule(one, 8)
+    assert isinstance(read.path, DiscreteVP)
+    assert torch.allclose(read.path.alphas_cumprod.float(), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("path", [RectifiedFlow(), TrigFlow(0.5), EDM(), VP(), DiscreteVP()])
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_ours(path, stochastic):
+    sampler = Sampler(2, stochastic=stochastic)
+    read = read_schedule(hub.make_scheduler(sampler, path, "v_prediction", 2.0))
+    assert read.path.config() == path.config()
+    assert (read.kind, read.time_scale, read.sampler) == ("v_prediction", 2.0, sampler)
+
+
+@pytest.mark.parametrize(
+    "scheduler, message",
+    [
+        (HeunDiscreteScheduler(), "HeunDiscreteScheduler is not known"),
+        (DDPMScheduler(trained_betas=[0.1, 0.2]), "trained_betas is not supported"),
+        (FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), "use_dynamic_shifting"),
+        (FlowMatchEulerDiscreteScheduler(stochastic_sampling=True), "stochastic_sampling"),
+        (DDIMScheduler(prediction_type="noise"), "unknown prediction_type 'noise'"),
+        (DDIMScheduler(beta_schedule="linear", prediction_type="flow_prediction"), "unknown pred"),
+    ],
+)
+def test_refused_schedulers(scheduler, message):
+    with pytest.raises(ValueError, match=message):
+        read_schedule(scheduler)
+
+
+@pytest.mark.parametrize("name", ["consistency", "flow", "stock"])
+def test_denoiser_samples_as_its_pipeline(name):
+    """The loaded denoiser, on a scheduler made anew from the loaded sampler."""
+    loaded = load_denoiser(SAVED / name)
+    assert loaded.latent == (1, 4, 4)
+    assert loaded.guidance == 1.0
+    assert {k: v.tolist() for k, v in loaded.uncond.items()} == {"label": [3]}
+    denoiser = loaded.denoiser
+    scheduler = hub.make_scheduler(
+        loaded.sampler, denoiser.path, denoiser.kind, denoiser.time_scale
+    )
+    assert type(scheduler) is type(loaded.pipeline.scheduler)
+    generators = sample_generators(0, 2)
+    noise = sample_noise(loaded.latent, generators)
+    with torch.no_grad():
+        cond = {"label": torch.tensor([0, 2])}
+        x = denoiser.sample(noise, cond, scheduler, loaded.sampler.steps, generators)
+    again = loaded.pipeline([0, 2], generator=sample_generators(0, 2), output_type="latent")
+    assert torch.equal(x, again.images)
+
+
+def test_kind_and_guidance_come_with_the_pipeline(tmp_path):
+    scheduler = hub.make_scheduler(Sampler(5, order=2), TrigFlow(0.5), "x_0", 1.0)
+    pipe = ClassConditionalImagePipeline(
+        MLPDenoiser(sample_size=4, width=4, two_time=True), scheduler
+    )
+    hub.save_pipeline(pipe, tmp_path / "out", {"steps": 5, "guidance": 1.5})
+    loaded = load_denoiser(tmp_path / "out")
+    assert (loaded.denoiser.kind, loaded.denoiser.time_scale) == ("x_0", 1.0)
+    assert loaded.denoiser.path.config() == TrigFlow(0.5).config()
+    assert loaded.denoiser.two_time
+    assert (loaded.guidance, loaded.sampler) == (1.5, Sampler(5, order=2))
+
+
+def test_unknown_networks():
+    class Other(MLPDenoiser):
+        pass
+
+    pipe = ClassConditionalImagePipeline(
+        Other(sample_size=4, width=4), FlowMapEulerDiscreteScheduler()
+    )
+    with pytest.raises(ValueError, match="Other is not known as a teacher's network"):
+        as_denoiser(pipe)
+    for parts in ({}, {"transformer": pipe.network, "unet": pipe.network}):
+        with pytest.raises(ValueError, match="no single denoising network"):
+            find_network(SimpleNamespace(components=parts))
+
+
+def test_unknown_folder(tmp_path):
+    with pytest.raises(ValueError, match="holds no pipeline"):
+        load_denoiser(tmp_path)
