@@ -1,6 +1,6 @@
 """What every method file must keep, found in the tree: a new method is tested from its first day."""
 
-import importlib
+import importlib.util
 import pathlib
 
 import pytest
@@ -99,3 +99,13 @@ class TestMethod:
             changed = [not torch.equal(before[key], after[key]) for key in before]
             assert any(changed), "the student is still the teacher"
             assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_the_table_of_methods_is_what_the_files_say():
+    root = HERE.parent.parent
+    spec = importlib.util.spec_from_file_location(
+        "write_methods_table", root / "scripts" / "write_methods_table.py"
+    )
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert (root / "genkit" / "methods" / "README.md").read_text() == script.table()
