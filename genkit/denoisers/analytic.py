@@ -114,7 +114,7 @@ class Mixture(_Analytic):
     0..C-1, the class of each component. cond["label"] (b,) restricts sample i to the components of
     its class, and the label C means no class, as genkit's networks have it; cond {} does not
     restrict. Times are one per sample (b,). Work is in x_t's dtype: two products of (b, k) with
-    (k, d).
+    (k, d), and where all widths are one number, little besides.
     """
 
     means: Tensor
@@ -141,20 +141,23 @@ class Mixture(_Analytic):
         self.register_buffer("log_weights", _log_weights_by_class(shares, labels))
 
     def _logits(self, x: Tensor, t: Tensor, cond: Cond, path: Path) -> tuple[Tensor, ...]:
-        """(log w_k N(x; alpha m_k, V_k I) (b, k), alpha, alpha', V, V' / 2V (b, k or 1)) for flat
-        x (b, d)."""
+        """(l (b, k), row (b, 1), alpha, alpha', V, V' / 2V (b, 1 or k)) for flat x (b, d), with
+        l + row = log w_k N(x; alpha m_k, V_k I)."""
         if t.shape != x.shape[:1]:
             raise ValueError(f"t has shape {tuple(t.shape)}; a mixture takes one time per sample")
         alpha, d_alpha, var, rate = (
             each.to(x.dtype) for each in _marginal(path, wide(t)[:, None], self.std**2)
         )
-        means = self.means.flatten(1).to(x)
-        cross = x @ means.T
-        square = x.square().sum(-1, keepdim=True) + alpha**2 * means.square().sum(-1)
-        distance = square - 2 * alpha * cross
-        constant = 0.5 * x.shape[1] * torch.log(2 * math.pi * var)
-        logits = self._prior(x, cond) - 0.5 * distance / var - constant
-        return logits, alpha, d_alpha, var, rate
+        means, prior = self.means.flatten(1).to(x), self._prior(x, cond)
+        squares, own = means.square().sum(-1), x.square().sum(-1, keepdim=True)
+        row = -0.5 * (own / var + x.shape[1] * torch.log(2 * math.pi * var))
+        if self.std.ndim:
+            cross = (x @ means.T) * alpha - 0.5 * alpha**2 * squares
+            return prior + row + cross / var, torch.zeros_like(own), alpha, d_alpha, var, rate
+        # One width: all that depends on both x and k is one product, the last column being |m|^2.
+        left = torch.cat([x * (alpha / var), -0.5 * alpha**2 / var], -1)
+        logits = left @ torch.cat([means, squares[:, None]], -1).T
+        return logits + prior, row, alpha, d_alpha, var, rate
 
     def _prior(self, x: Tensor, cond: Cond) -> Tensor:
         if "label" not in cond:
@@ -169,23 +172,26 @@ class Mixture(_Analytic):
 
     def _velocity(self, x_t: Tensor, t: Tensor, cond: Cond, path: Path) -> Tensor:
         x = x_t.flatten(1)
-        logits, alpha, d_alpha, _, rate = self._logits(x, t, cond, path)
-        share = torch.softmax(logits, -1)
-        on_means = share * (d_alpha - alpha * rate)
-        value = on_means @ self.means.flatten(1).to(x) + (share * rate).sum(-1, keepdim=True) * x
-        return value.view_as(x_t)
+        logits, _, alpha, d_alpha, _, rate = self._logits(x, t, cond, path)
+        return self._mean(logits, d_alpha - alpha * rate, rate, x).view_as(x_t)
+
+    def _mean(self, logits: Tensor, on_means: Tensor, on_x: Tensor, x: Tensor) -> Tensor:
+        """sum_k r_k (a_k m_k + b_k x), the weights being (b, k), or (b, 1) for all components."""
+        share, means = torch.softmax(logits, -1), self.means.flatten(1).to(x)
+        if on_x.shape[-1] == 1:
+            return on_means * (share @ means) + on_x * x
+        return (share * on_means) @ means + (share * on_x).sum(-1, keepdim=True) * x
 
     def score(self, x_t: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
         """d log p_t / dx = -sum_k r_k (x_t - alpha m_k) / V_k."""
         x = x_t.flatten(1)
-        logits, alpha, _, var, _ = self._logits(x, t, cond or {}, self.path)
-        weight = torch.softmax(logits, -1) / var
-        value = (weight * alpha) @ self.means.flatten(1).to(x) - weight.sum(-1, keepdim=True) * x
-        return value.view_as(x_t)
+        logits, _, alpha, _, var, _ = self._logits(x, t, cond or {}, self.path)
+        return self._mean(logits, alpha / var, -1 / var, x).view_as(x_t)
 
     def log_density(self, x_t: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
         """log p_t(x_t) (b,), in nats, of the marginal at t."""
-        return torch.logsumexp(self._logits(x_t.flatten(1), t, cond or {}, self.path)[0], -1)
+        logits, row, *_ = self._logits(x_t.flatten(1), t, cond or {}, self.path)
+        return torch.logsumexp(logits, -1) + row[:, 0]
 
     def responsibilities(self, x_t: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
         """The posterior of the component given x_t (b, k); rows add up to 1."""

@@ -101,6 +101,23 @@ def test_mixture_is_bayes_by_quadrature(path):
 
 
 @every_path
+@pytest.mark.parametrize("cond", [{}, {"label": torch.tensor([0, 1, 2, 0, 1])}], ids=["all", "of"])
+def test_one_width_for_all_is_the_same_as_equal_widths(path, cond):
+    """The quick way of a number against the general one of a tensor."""
+    means, labels = doubles(4, 2, 3), torch.tensor([0, 1, 1, 0])
+    quick, slow = (
+        Mixture(path, means, std, torch.tensor([1.0, 2, 3, 4]), labels)
+        for std in (0.3, torch.full((4,), 0.3, dtype=torch.float64))
+    )
+    x, t = doubles(5, 2, 3), times(path, 5, 0.1, 1)
+    for kind in ("x_0", "velocity"):
+        got = quick.predict(x, t, cond, kind)
+        close(got, slow.predict(x, t, cond, kind), atol=1e-8, rtol=1e-6)
+    for name in ("score", "log_density", "responsibilities"):
+        close(getattr(quick, name)(x, t, cond), getattr(slow, name)(x, t, cond), 1e-8, 1e-6)
+
+
+@every_path
 def test_one_component_is_the_gaussian(path):
     mean = doubles(2, 3)
     one, many = Gaussian(path, mean, C), Mixture(path, torch.stack([mean, mean]), C)
