@@ -24,7 +24,7 @@ def table() -> str:
         row = [
             f"[`{name}`]({name}.py)",
             facts["family"],
-            entry.summary.rstrip("."),
+            entry.summary.rstrip(".").replace("|", "\\|"),
             paper,
             ", ".join(facts["needs"]),
         ]

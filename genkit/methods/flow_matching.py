@@ -1,4 +1,4 @@
-"""Flow matching: trains a teacher from data, |v(x_t, t) - dx_t/dt|^2 on a probability path.
+"""Flow matching: trains a teacher from data by regressing the velocity of a probability path.
 
 Lipman et al. 2022 (arXiv 2210.02747, eq. 9), Liu et al. 2022 (arXiv 2209.03003, eq. 1). Faithful;
 any path can be used, and a share of the conditions is dropped so that guidance is possible.

@@ -1,4 +1,4 @@
-"""What every method file must keep, found in the tree: a new method is tested from its first day."""
+"""What every method file must keep, found in the tree, so that a new method is tested at once."""
 
 import importlib.util
 import pathlib
