@@ -140,8 +140,9 @@ class Checkpoints:
         """Write the state of `step`, then drop what is older than the last `keep`."""
         write_folder(self.path("step", step), groups, state)
         # A step above this one is a damaged checkpoint that resuming went back behind.
+        kept = [other for other in self.steps() if other <= step][-self.keep :]
         for other in self.steps():
-            if other > step or other not in self.steps()[-self.keep :]:
+            if other not in kept:
                 shutil.rmtree(self.path("step", other))
         self._drop_best()
 

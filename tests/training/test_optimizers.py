@@ -1,0 +1,71 @@
+"""Learning rates, clipping and the state of one role's optimizer."""
+
+import pytest
+import torch
+from torch import nn
+
+from genkit.methods.base import Moment, Role, Stage
+from genkit.training.optimizers import RoleOptimizer, rate_factor
+
+STAGE = Stage("only")
+
+
+def test_warmup_counts_updates_and_decay_the_stage():
+    role = Role(warmup=4, decay=True)
+    factors = [rate_factor(role, k, Moment(STAGE, k, 8)) for k in range(8)]
+    assert factors == [0.25, 0.5 * 7 / 8, 0.75 * 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]
+
+
+def test_neither_is_on_by_default():
+    assert rate_factor(Role(), 0, Moment(STAGE, 7, 8)) == 1
+
+
+def stepped(role: Role, stage: Stage = STAGE, gradient: float = 10.0) -> tuple[nn.Linear, float]:
+    module = nn.Linear(2, 1, bias=False)
+    nn.init.zeros_(module.weight)
+    optimizer = RoleOptimizer(module, role)
+    module.weight.grad = torch.full((1, 2), gradient)
+    norm = optimizer.step(Moment(stage, 0, 10), "student")
+    assert module.weight.grad is None
+    return module, -1 if norm is None else norm.item()
+
+
+def test_first_adamw_step_is_the_learning_rate():
+    module, norm = stepped(Role(lr=0.1, clip=None))
+    assert norm == -1
+    torch.testing.assert_close(module.weight, torch.full((1, 2), -0.1))
+
+
+def test_a_stage_names_another_learning_rate():
+    module, _ = stepped(Role(lr=0.1), Stage("only", lr={"student": 0.3}))
+    torch.testing.assert_close(module.weight, torch.full((1, 2), -0.3))
+
+
+def test_gradients_are_clipped_by_their_norm():
+    module = nn.Linear(2, 1, bias=False)
+    optimizer = RoleOptimizer(module, Role(clip=1.0))
+    module.weight.grad = torch.tensor([[3.0, 4.0]])
+    norm = optimizer.step(Moment(STAGE, 0, 1), "student")
+    assert norm is not None and norm.item() == pytest.approx(5.0)
+    moment = optimizer.tensors()["weight/exp_avg"]
+    torch.testing.assert_close(moment, 0.1 * torch.tensor([[0.6, 0.8]]))
+
+
+def test_state_goes_out_and_back():
+    torch.manual_seed(0)
+    module, twin = nn.Linear(3, 2), nn.Linear(3, 2)
+    twin.load_state_dict(module.state_dict())
+    optimizer, other = RoleOptimizer(module, Role(warmup=9)), RoleOptimizer(twin, Role(warmup=9))
+
+    def step(pair, number):
+        torch.manual_seed(number)
+        for each in pair[0].parameters():
+            each.grad = torch.randn_like(each)
+        pair[1].step(Moment(STAGE, number, 10), "student")
+
+    step((module, optimizer), 0)
+    twin.load_state_dict(module.state_dict())
+    other.load({key: value.clone() for key, value in optimizer.tensors().items()}, 1)
+    step((module, optimizer), 1)
+    step((twin, other), 1)
+    assert torch.equal(module.weight, twin.weight) and torch.equal(module.bias, twin.bias)
