@@ -48,12 +48,10 @@ class RunConfig:
             raise ValueError(f"pair_steps is {self.pair_steps}; give at least 1, or leave it out")
         if self.evaluate_n < 0 or 0 < self.evaluate_n < 6:
             raise ValueError(f"evaluate_n is {self.evaluate_n}; give at least 6, or 0 for none")
-        if self.evaluate_n and not (
-            self.evaluate_seeds and min(self.evaluate_steps, default=0) > 0
-        ):
-            raise ValueError(
-                "evaluate_seeds and evaluate_steps must not be empty, steps at least 1"
-            )
+        if min(self.evaluate_steps, default=0) < 1:
+            raise ValueError(f"evaluate_steps is {self.evaluate_steps}; give numbers from 1 on")
+        if not self.evaluate_seeds or len(set(self.evaluate_seeds)) < len(self.evaluate_seeds):
+            raise ValueError(f"evaluate_seeds is {self.evaluate_seeds}; give different numbers")
 
 
 @dataclass

@@ -34,7 +34,8 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(0)
     network = MLPDenoiser(width=16, depth=1)
-    torch.nn.init.normal_(network.leave.weight, std=0.1)  # it begins at zero
+    for begins_at_zero in (network.leave, network.blocks[0].modulation):
+        torch.nn.init.normal_(begins_at_zero.weight, std=0.1)
     scheduler = make_scheduler(Sampler(4), RectifiedFlow(), "velocity", 1000.0)
     folder = tmp_path_factory.mktemp("teachers") / "tiny"
     facts = {"steps": 4, "guidance": 1.0, "method": "flow_matching", "data": "digits"}

@@ -27,7 +27,7 @@ def student(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="module")
 def result(student: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     file = tmp_path_factory.mktemp("figures") / "deep" / "figures.json"
-    found = evaluate(student, steps=(1, 3), n=60, seeds=(0, 5), json=file, bootstraps=3, quiet=True)
+    found = evaluate(student, steps=(1, 3), n=300, seeds=(0, 5), json=file, bootstraps=3, quiet=True)
     assert json.loads(file.read_text()) == json.loads(json.dumps(found))
     return found
 
@@ -44,7 +44,7 @@ def test_rows_hold_what_the_issue_asks_for(result: dict):
     wanted = {"pipeline", "steps", "seed", "n", "fd", "sw", "mmd", "recall", "seconds_per_sample"}
     assert all(wanted <= row.keys() and "precision" in row for row in result["rows"])
     assert wanted - {"pipeline", "steps", "seed", "seconds_per_sample"} <= result["floor"].keys()
-    assert result["floor"]["group"] == result["rows"][0]["group"] == 60
+    assert result["floor"]["group"] == result["rows"][0]["group"] == 300
 
 
 def test_student_is_compared_with_every_teacher_row_of_its_seed(result: dict):
@@ -63,18 +63,18 @@ def test_spread_is_between_seeds_of_one_pipeline(result: dict):
 
 def test_table_names_n_seeds_floor_and_both_precision_and_recall(result: dict):
     text = table(result)
-    for word in ("n = 60", "seeds 0, 5", "floor", "recall", "precision", "3 paired bootstraps"):
+    for word in ("n = 300", "seeds 0, 5", "floor", "recall", "precision", "3 paired bootstraps"):
         assert word in text
 
 
 def test_a_pipeline_without_a_teacher_takes_all_steps(tiny_teacher: Path):
-    found = evaluate(tiny_teacher, steps=(1, 2), n=20, seeds=(0,), quiet=True)
+    found = evaluate(tiny_teacher, steps=(1, 2), n=300, seeds=(0,), quiet=True)
     assert [row["steps"] for row in found["rows"]] == [1, 2] and not found["comparisons"]
 
 
 def test_a_copy_of_the_teacher_is_no_better_and_at_no_distance(tiny_teacher: Path):
     twin = Pipeline.from_pretrained(tiny_teacher)
-    found = evaluate(twin, tiny_teacher, (2,), n=20, seeds=(0,), bootstraps=2, quiet=True)
+    found = evaluate(twin, tiny_teacher, (2,), n=300, seeds=(0,), bootstraps=2, quiet=True)
     row = found["comparisons"][0]
     assert row["mse_same_noise"] == 0 and row["fd_share"] == row["sw_share"] == 0.5
 
