@@ -244,3 +244,11 @@ def test_float32_keeps_its_dtype():
 def test_names_unknown(wrong, match):
     with pytest.raises(ValueError, match=match):
         wrong()
+
+
+def test_zero_terminal_snr_falls_at_every_index():
+    path = DiscreteVP(rescale_betas_zero_snr=True)
+    t = torch.arange(1000, dtype=torch.float64)
+    assert (path.log_snr(t).diff() < 0).all()
+    assert (path.t_of_angle(path.angle(t)) - t).abs().max() < 1e-6
+    assert path.alpha(t[-1]) < 2**-12 + 1e-12

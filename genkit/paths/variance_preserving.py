@@ -2,7 +2,8 @@
 
 Song et al. 2020 (arXiv 2011.13456), Ho et al. 2020 (arXiv 2006.11239). Not as published: the
 discrete path interpolates its log-SNR between indices, so that it has a time derivative; a terminal
-index of zero SNR is set to alpha^2 = 2^-24, as diffusers does.
+index of zero SNR is set to alpha^2 = 2^-24, as diffusers does, or to a fourth of its neighbour's
+where that is smaller still, so that the SNR falls everywhere.
 """
 
 from __future__ import annotations
@@ -120,7 +121,8 @@ class DiscreteVP(_VariancePreserving):
         alpha = torch.cumprod(1 - betas, 0).sqrt()
         if rescale_betas_zero_snr:  # arXiv 2305.08891, algorithm 1
             alpha = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
-        self.alphas_cumprod = torch.clamp(alpha**2, min=2.0**-24)
+            alpha[-1] = min(2.0**-12, float(alpha[-2]) / 2)
+        self.alphas_cumprod = alpha**2
         self.t_max = float(num_train_timesteps - 1)
         self._table = torch.log(self.alphas_cumprod) - torch.log1p(-self.alphas_cumprod)
 
