@@ -180,7 +180,7 @@ def open_teacher(teacher: Any, settings: Settings) -> tuple[Teacher, dict[str, A
     loaded = load_denoiser(teacher) if named else as_denoiser(teacher)
     facts = hub.trained(loaded.pipeline)
     name = str(teacher) if named else facts.get("description", type(teacher).__name__)
-    return Teacher.of(name, loaded, settings.run.pair_steps), facts
+    return Teacher.of(name, loaded, settings.run.pair_steps, settings.run.pair_order), facts
 
 
 def fresh_denoiser(kind: Modality) -> Denoiser:

@@ -23,29 +23,31 @@ class RunConfig:
     """Train low-rank adapters of this rank, merged on export; 0 trains the whole network."""
     pairs: int = 8192
     """How many pairs (noise, teacher sample) are made where a method asks for them."""
-    pair_steps: int | None = None
-    """The teacher's steps for pairs and in-run comparison; None: its own number."""
+    pair_steps: int = 16
+    """The teacher's steps for pairs and for the comparison during training."""
+    pair_order: int = 3
+    """Order of the Adams-Bashforth solver that takes them; 1 is Euler, which needs more of them."""
     teacher_data: bool = False
     """Use teacher samples as data where a method needs data."""
     measure_n: int = 500
     """Samples per measurement during training."""
-    evaluate_n: int = 2000
+    evaluate_n: int = 1000
     """Samples per seed in the evaluation at the end; 0 leaves it out."""
     evaluate_seeds: tuple[int, ...] = (0, 1)
     """Seeds of that evaluation."""
     evaluate_steps: tuple[int, ...] = (1, 2, 4, 50)
     """Numbers of steps the teacher takes in it."""
-    bootstraps: int = 100
+    bootstraps: int = 20
     """Rounds of the paired bootstrap in it."""
 
     def __post_init__(self) -> None:
         if self.lora < 0:
             raise ValueError(f"lora is {self.lora}; give a rank of at least 1, or leave it out")
-        for name in ("pairs", "measure_n", "bootstraps"):
+        for name in ("pairs", "pair_steps", "pair_order", "measure_n", "bootstraps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
-        if self.pair_steps is not None and self.pair_steps < 1:
-            raise ValueError(f"pair_steps is {self.pair_steps}; give at least 1, or leave it out")
+        if self.pair_order > 3:
+            raise ValueError(f"pair_order is {self.pair_order}; give 1, 2 or 3")
         if self.evaluate_n < 0 or 0 < self.evaluate_n < 6:
             raise ValueError(f"evaluate_n is {self.evaluate_n}; give at least 6, or 0 for none")
         if min(self.evaluate_steps, default=0) < 1:

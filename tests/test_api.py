@@ -159,7 +159,7 @@ def run_of(teacher: Path, **config: Any) -> runs.Run:
 
 
 def test_pairs_are_the_teachers_own_samples(tiny_teacher: Path):
-    run = run_of(tiny_teacher)
+    run = run_of(tiny_teacher, pair_steps=4, pair_order=1)
     assert run.teacher is not None
     pairs = run.make_pairs(run.teacher.denoiser, Stage("reflow"), 0).tensors
     assert len(pairs["eps"]) == 40
@@ -168,6 +168,17 @@ def test_pairs_are_the_teachers_own_samples(tiny_teacher: Path):
         class_labels=pairs["cond"]["label"].tolist(), latents=pairs["eps"], output_type="latent"
     ).images
     assert torch.allclose(pairs["x_0"], made, atol=1e-6)
+
+
+def test_a_higher_order_comes_nearer_to_the_teachers_ode(tiny_teacher: Path):
+    def x_0(**given: int) -> torch.Tensor:
+        run = run_of(tiny_teacher, **given)
+        assert run.teacher is not None
+        return run.make_pairs(run.teacher.denoiser, Stage("reflow"), 0).tensors["x_0"]
+
+    exact = x_0(pair_steps=400, pair_order=1)
+    few, third = x_0(pair_steps=16, pair_order=1), x_0(pair_steps=16, pair_order=3)
+    assert (third - exact).norm() < 0.3 * (few - exact).norm()
 
 
 def test_pairs_change_with_what_makes_them(tiny_teacher: Path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -93,14 +94,11 @@ def _extras() -> Iterator[Finding]:
 
 def extras() -> dict[str, list[str]]:
     """{extra: its packages}, from genkit's own metadata."""
-    from packaging.requirements import Requirement
-
     found: dict[str, list[str]] = {}
     for line in importlib.metadata.requires("genkit") or []:
-        requirement = Requirement(line)
-        for extra in importlib.metadata.metadata("genkit").get_all("Provides-Extra") or []:
-            if requirement.marker and requirement.marker.evaluate({"extra": extra}):
-                found.setdefault(extra, []).append(requirement.name)
+        name, extra = re.match(r"[\w.-]+", line), re.search(r"extra == .(\w+)", line)
+        if name and extra:
+            found.setdefault(extra[1], []).append(name[0])
     return found
 
 
