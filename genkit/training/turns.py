@@ -96,7 +96,7 @@ class Turns:
         place = self.accelerator.process_index * self.config.accumulate + part
         rng = Rng(self.config.seed, "noise", self.index, rank=place, world=self._world)
         rng.device = self.device
-        torch.manual_seed(rng.fork("dropout", place).torch_seed())
+        self._seed_dropout(rng.fork("dropout", place).torch_seed())
         if self._world > 1:
             count = self.config.batch_size // self._world
             batch = rows(batch, place * count, count, self.device)
@@ -106,6 +106,13 @@ class Turns:
             return self.method.loss(roles, batch, moment, rng)
         with self.accelerator.autocast():
             return self.method.loss(roles, batch, moment, rng)
+
+    def _seed_dropout(self, seed: int) -> None:
+        # torch.manual_seed would queue the call, with its stack, for every kind of device that is
+        # not in use: half a millisecond and a little memory for each turn.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(seed)
 
     def _average_gradients(self, turn: tuple[str, ...]) -> None:
         # Methods call networks in ways that a wrapped forward does not see (jvp, features by
