@@ -34,7 +34,8 @@ from genkit.training.trainer import Trainer
 
 WIDTH = 256
 BATCH = 128
-PAIRS = 16_384
+PAIRS = 16_384  # of the exact teacher, made once
+RENEWED = 8192  # of a network, made within its method's budget
 PAIR_STEPS = 25  # of order 3, where the exact teacher's samples have stopped changing
 PAIR_SEED, SAMPLE_SEED = 5_000_000, 6_000_000
 SHORT, LONG = 16, 64  # steps of the two runs that find the cost of one
@@ -70,15 +71,17 @@ class Count:
 
 @dataclass(frozen=True)
 class FreshDraws:
-    """A stream that never repeats: batches drawn from the density."""
+    """A stream that never repeats: draws of the density, beside noise they know nothing of."""
 
     density: Mixture
     cond: Mapping[str, Tensor]
 
     def batch(self, seed: int, index: int, size: int) -> dict[str, Any]:
         """The `index`-th global batch of `size` draws."""
-        x_0, _ = self.density.draw(size, generator(seed, "draws", index))
-        return {"x_0": x_0, "cond": repeated(self.cond, size)}
+        draw = generator(seed, "draws", index)
+        x_0, _ = self.density.draw(size, draw)
+        eps = torch.randn(x_0.shape, generator=draw)
+        return {"eps": eps, "x_0": x_0, "cond": repeated(self.cond, size)}
 
 
 @dataclass
@@ -113,12 +116,6 @@ class Problem:
         if self._pairs is None:
             self._pairs = self.make_pairs(self.density, PAIRS)
         return self._pairs
-
-    def unrelated(self) -> TensorStream:
-        """Pairs of noise and draws that know nothing of it."""
-        eps = torch.randn(PAIRS, *self.latent, generator=generator(0, "unrelated"))
-        x_0, _ = self.density.draw(PAIRS, generator(1, "unrelated"))
-        return TensorStream({"eps": eps, "x_0": x_0, "cond": repeated(self.cond, PAIRS)})
 
     def make_pairs(self, teacher: Denoiser, n: int) -> TensorStream:
         """n pairs of a teacher, the exact one or a network."""
@@ -155,6 +152,10 @@ class Trained:
         """The row's head."""
         cost = {"seconds": self.seconds, "evaluations": self.evaluations}
         return {"name": name, "steps": steps, "seed": seed, "train_steps": self.train_steps} | cost
+
+    def copy(self) -> Denoiser:
+        """The student, to train further."""
+        return copy.deepcopy(self.student).requires_grad_(True)
 
     def samples(self, n: int, seed: int, steps: int | None = None) -> Tensor:
         """n samples by the method's own sampler, on the noise that every student of a seed gets."""
@@ -203,13 +204,13 @@ def fit(
     """A student by the method `name` (the part before a comma) from the start `begun`, or from
     scratch. paired=False gives it unrelated pairs in place of the teacher's."""
     streams: dict[str, Stream] = {"data": problem.draws(), "prompts": problem.draws()}
-    pairs = problem.pairs() if begun is not None and paired else problem.unrelated()
+    pairs = problem.pairs() if begun is not None and paired else problem.draws()
 
     def train(steps: int, short: bool) -> Trained:
-        made = PAIRS if not short else BATCH
+        made = BATCH if short else RENEWED
 
         def renew(teacher: Denoiser, stage: Stage, number: int) -> TensorStream:
-            if teacher is problem.density:
+            if isinstance(teacher, Mixture):  # the exact one, by now perhaps a copy
                 return pairs
             return problem.make_pairs(teacher, made)
 
@@ -225,14 +226,15 @@ def fit(
         began = time.monotonic()
         problem.make_pairs(begun.student, 2048)
         shard = time.monotonic() - began
-        once = sum(PAIRS / 2048 * shard for stage in later if stage.new_data)
+        once = sum(RENEWED / 2048 * shard for stage in later if stage.new_data)
     return train(budget.steps(each, rows, once), False)
 
 
 def build(name: str, settings: Mapping[str, Any], problem: Problem) -> Method:
     """The method of a name with these settings and its scheduler."""
     cls = importlib.import_module(f"genkit.methods.{name}").Method
-    method = cls(cls.Config(**settings), problem.density.path, problem.latent)
+    config, path = cls.Config(**settings), problem.density.path
+    method = cls(config, path, problem.latent, uncond=problem.cond)
     method.scheduler = hub.make_scheduler(method.sampler(), method.path, "velocity", 1000.0)
     return method
 
@@ -268,7 +270,7 @@ def _run(
             Path(folder) / "run",
             config,
             streams={name: each for name, each in streams.items() if name in method.needs},
-            network=problem.network if begun is None else lambda: copy.deepcopy(begun.student),
+            network=problem.network if begun is None else begun.copy,
             teacher=copy.deepcopy(problem.density) if method.has_teacher else None,
             make_pairs=make_pairs,
             export=lambda parts, out: delivered.update(parts),
