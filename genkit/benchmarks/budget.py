@@ -2,7 +2,8 @@
 
 Every method runs through genkit's Trainer as in a real run. Its learning rates and stages are laid
 over its number of steps, so the number that fits the budget is found first: two short runs give the
-cost of a step. What is counted as an evaluation is one sample through one of the trained networks,
+cost of a step. Seconds are the process's own (all its threads together), so that a busy machine
+favours nobody; with one thread on an idle one they are the clock's. What is counted as an evaluation is one sample through one of the trained networks,
 forward; the exact teacher costs none.
 """
 
@@ -209,7 +210,7 @@ def fit(
     def train(steps: int, short: bool) -> Trained:
         made = BATCH if short else RENEWED
 
-        def renew(teacher: Denoiser, stage: Stage, number: int) -> TensorStream:
+        def renew(teacher: Denoiser, stage: Stage, number: int) -> Stream:
             if isinstance(teacher, Mixture):  # the exact one, by now perhaps a copy
                 return pairs
             return problem.make_pairs(teacher, made)
@@ -223,9 +224,9 @@ def fit(
     once = 0.0
     if begun is not None:
         later = build(name.partition(",")[0], settings, problem).stages()[1:]
-        began = time.monotonic()
+        began = time.process_time()
         problem.make_pairs(begun.student, 2048)
-        shard = time.monotonic() - began
+        shard = time.process_time() - began
         once = sum(RENEWED / 2048 * shard for stage in later if stage.new_data)
     return train(budget.steps(each, rows, once), False)
 
@@ -275,9 +276,9 @@ def _run(
             make_pairs=make_pairs,
             export=lambda parts, out: delivered.update(parts),
         )
-        before, began = problem.count.rows, time.monotonic()
+        before, began = problem.count.rows, time.process_time()
         trainer.run()
-        seconds = time.monotonic() - began
+        seconds = time.process_time() - began
     student = delivered["network"].eval()
     rows = problem.count.rows - before
     return Trained(method, student, problem.cond, seconds, rows, steps)

@@ -8,7 +8,7 @@ BENCHES = {"methods": "genkit.benchmarks.analytic_digits"}
 
 
 def run(argv: list[str]) -> int:
-    """Hand the rest of the command line to the benchmark's own `main`."""
+    """Fill the benchmark's own `Settings` from the rest of the command line and run it."""
     if not argv or argv[0] in ("-h", "--help"):
         print(f"usage: genkit bench {'|'.join(BENCHES)} [options]\n\n{__doc__}")
         return 0
@@ -16,4 +16,8 @@ def run(argv: list[str]) -> int:
         from genkit.catalogue import unknown
 
         raise unknown("benchmark", argv[0], BENCHES)
-    return importlib.import_module(BENCHES[argv[0]]).main(argv[1:]) or 0
+    from genkit.commands.flags import parse
+
+    bench = importlib.import_module(BENCHES[argv[0]])
+    bench.main(parse(bench.Settings, argv[1:], f"bench {argv[0]}"))
+    return 0

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from genkit.benchmarks import analytic_digits
-from genkit.benchmarks.analytic_digits import Bench, floor_row, table, teacher_row
+from genkit.benchmarks.analytic_digits import Bench, Settings, floor_row, main, table, teacher_row
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_table_is_of_means():
 def test_the_whole_bench_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(analytic_digits, "TEACHER_STEPS", (1,))
     file = tmp_path / "rows.json"
-    found = analytic_digits.main(seconds=1, seeds=1, json=str(file), n=500)
+    found = main(Settings(seconds=1, seeds=1, json=str(file), n=500))
     names = [row["name"] for row in found]
     assert names[:2] == ["floor", "teacher, order 1"] and names[-1] == analytic_digits.CONTROL
     assert {"consistency", "dmd2", "reflow"} <= set(names)
@@ -75,6 +75,17 @@ def test_the_whole_bench_runs(tmp_path, monkeypatch):
 
 def test_what_it_refuses():
     with pytest.raises(ValueError, match="at least 1 seed"):
-        analytic_digits.main(seeds=0)
+        Settings(seeds=0)
     with pytest.raises(ValueError, match="give more than 0"):
-        analytic_digits.main(seconds=0)
+        main(Settings(seconds=0))
+    with pytest.raises(ValueError, match="did you mean 'reflow'"):
+        main(Settings(methods=("reflov",)))
+
+
+def test_it_is_a_command(monkeypatch, capsys):
+    from genkit.commands import bench as command
+
+    seen = []
+    monkeypatch.setattr(analytic_digits, "main", seen.append)
+    assert command.run(["methods", "--seconds", "5", "--methods", "reflow,dmd2"]) == 0
+    assert seen == [Settings(seconds=5, methods=("reflow", "dmd2"))]
