@@ -27,7 +27,10 @@ from genkit.modality import Modality, modality
 from genkit.paths import RectifiedFlow
 from genkit.runs import REPORT, Run, Teacher, say
 from genkit.settings import Settings
+from genkit.training.checkpoints import Checkpoints
 from genkit.training.folder import check_folder
+from genkit.training.health import Collapse
+from genkit.training.report import write_report
 from genkit.training.trainer import Trainer
 
 __all__ = ["distill", "evaluate", "finished", "read_config", "train"]
@@ -119,7 +122,7 @@ def _go(run: Run, record: Mapping[str, Any], out: Path, resume: bool) -> Any:
         say(f"{out} holds this run, finished: {out / REPORT}")
         return hub.Pipeline.from_pretrained(out / "pipeline")
     teacher = run.teacher
-    result = Trainer(
+    trainer = Trainer(
         run.method,
         out,
         run.settings.trainer,
@@ -131,7 +134,12 @@ def _go(run: Run, record: Mapping[str, Any], out: Path, resume: bool) -> Any:
         measure=run.measure(),
         export=run.export,
         record=record,
-    ).run(resume=(out / "config.json").exists())
+    )
+    try:
+        result = trainer.run(resume=(out / "config.json").exists())
+    except Collapse:
+        write_report(out)
+        raise
     return run.conclude(out, result)
 
 
@@ -152,8 +160,11 @@ def check_out(out: Path, record: Mapping[str, Any], resume: bool) -> None:
 
 
 def finished(out: Path) -> bool:
-    """Whether the folder holds a run that has its pipeline and its report."""
-    return (out / REPORT).exists() and (out / "pipeline" / "model_index.json").exists()
+    """Whether the folder holds a run that took all its steps and has its report."""
+    if not (out / REPORT).exists() or not (out / "pipeline" / "model_index.json").exists():
+        return False
+    wanted = read_config(out / "config.json")["max_steps"]
+    return wanted in Checkpoints(out / "checkpoints").steps()
 
 
 def read_config(file: str | os.PathLike[str]) -> dict[str, Any]:

@@ -118,6 +118,28 @@ def contenders(label: str, pipeline: Any, steps: Sequence[int]) -> list[Contende
     return [Contender(label, pipeline, number, guidance) for number in wanted]
 
 
+def opponents(
+    label: str, teacher: Any, modality: Modality, steps: Sequence[int], orders: Sequence[int]
+) -> list[Contender]:
+    """A teacher at every number of steps, by its own scheduler and by solvers of higher order
+    (where there are steps enough for the order to matter)."""
+    from genkit.denoisers.diffusers import as_denoiser
+    from genkit.hub import make_scheduler
+    from genkit.sampling import Sampler
+
+    guidance = float(_trained(teacher).get("guidance", 1.0))
+    found = [Contender(label, teacher, number, guidance) for number in steps if 1 in orders]
+    for order in sorted(set(orders) - {1}):
+        for number in (each for each in steps if each >= order):
+            who = as_denoiser(teacher).denoiser
+            sampler = Sampler(number, order=order)
+            scheduler = make_scheduler(sampler, who.path, who.kind, who.time_scale)
+            named = f"{label}, order {order}"
+            pipeline = modality.pipeline(who.network, scheduler)
+            found.append(Contender(named, pipeline, number, guidance))
+    return found
+
+
 def evaluate(
     pipeline: Any,
     against: Any = None,
@@ -127,6 +149,7 @@ def evaluate(
     json: str | Path | None = None,
     data: str | None = None,
     bootstraps: int = 100,
+    orders: Sequence[int] = (1,),
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Figures of a pipeline, of its teacher at `steps`, and of the two compared.
@@ -134,13 +157,14 @@ def evaluate(
     pipeline, against: a pipeline, a folder, a shipped name or a hub id; against=None is the teacher
     that the pipeline's own record names, if it is shipped or its folder is there. n: samples per
     seed. data: the data set measured against, by default the one in the record. json: write the
-    result there too.
+    result there too. orders: of the teacher's solver; 1 is its own, 2 and 3 are Adams-Bashforth on
+    the velocity, which at equal steps is the harder opponent.
 
     Returns {"floor": {...}, "rows": [{"pipeline", "steps", "seed", "n", "fd", "sw", "mmd",
     "recall", "precision", "seconds_per_sample", ...}], "comparisons": [...], "spread": [...]}.
     ValueError for steps, n or seeds that cannot be, and for what cannot be opened.
     """
-    _check(steps, n, seeds, bootstraps)
+    _check(steps, n, seeds, bootstraps, orders)
     label, student = _open(pipeline)
     modality = _modality(student, data, label)
     reference = modality.reference()
@@ -149,8 +173,7 @@ def evaluate(
     theirs = []
     if against is not None:
         name, teacher = _open(against)
-        guidance = float(_trained(teacher).get("guidance", 1.0))
-        theirs = [Contender(name, teacher, number, guidance) for number in steps]
+        theirs = opponents(name, teacher, modality, steps, orders)
     result = figures(ours, theirs, modality, reference, n, seeds, bootstraps, quiet)
     if json is not None:
         Path(json).parent.mkdir(parents=True, exist_ok=True)
@@ -322,7 +345,9 @@ def _modality(pipeline: Any, data: str | None, label: str) -> Modality:
     return modality(load(name))
 
 
-def _check(steps: Sequence[int], n: int, seeds: Sequence[int], bootstraps: int) -> None:
+def _check(
+    steps: Sequence[int], n: int, seeds: Sequence[int], bootstraps: int, orders: Sequence[int]
+) -> None:
     if not steps or min(steps) < 1:
         raise ValueError(f"steps are {list(steps)}; give numbers of at least 1, such as 1,2,4,50")
     if n < 6:
@@ -331,6 +356,8 @@ def _check(steps: Sequence[int], n: int, seeds: Sequence[int], bootstraps: int) 
         raise ValueError(f"seeds are {list(seeds)}; give different ones, such as 0,1")
     if bootstraps < 1:
         raise ValueError(f"bootstraps is {bootstraps}; give at least 1")
+    if not orders or not set(orders) <= {1, 2, 3}:
+        raise ValueError(f"orders are {list(orders)}; choose of 1, 2 and 3")
 
 
 def _progress(items: list[Any], quiet: bool) -> Any:

@@ -35,6 +35,7 @@ from genkit.sampling import Sampler
 from genkit.settings import Settings
 from genkit.training.checkpoints import write_text
 from genkit.training.preview import Preview
+from genkit.training.report import write_report
 from genkit.training.trainer import Result
 from genkit.training.watching import Measure, Sample
 
@@ -230,8 +231,6 @@ class Run:
 
     def conclude(self, out: Path, result: Result) -> Any:
         """Evaluate what was exported, put the figures on its card, and write the report."""
-        from genkit.training.report import write_report
-
         pipeline = hub.Pipeline.from_pretrained(out / "pipeline")
         found = self.evaluate(pipeline)
         if found is not None:
@@ -240,6 +239,8 @@ class Run:
             print(table(found))
         write_report(out)
         say(f"pipeline: {out / 'pipeline'}; report: {out / REPORT}")
+        if not result.finished:
+            say(f"stopped at step {result.steps}; go on with --resume")
         return hub.Pipeline.from_pretrained(out / "pipeline")
 
     def card(self, result: dict[str, Any] | None) -> str:

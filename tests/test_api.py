@@ -134,6 +134,14 @@ def test_a_finished_run_is_opened_not_run_again(reflow: Path, capsys: pytest.Cap
         genkit.distill(out=reflow, resume=True, **{**config, "max_steps": 7})
 
 
+def test_a_run_that_ran_out_of_time_can_go_on(tiny_teacher: Path, tmp_path: Path):
+    out, brief = tmp_path / "run", {**SHORT, "max_minutes": 1e-9}
+    genkit.distill(tiny_teacher, "reflow", None, out, **brief)
+    assert (out / "report.html").exists() and not api.finished(out)
+    genkit.distill(tiny_teacher, "reflow", None, out, resume=True, **SHORT)
+    assert api.finished(out)
+
+
 def test_a_folder_of_something_else_is_left_alone(tiny_teacher: Path, tmp_path: Path):
     (tmp_path / "log.jsonl").write_text("mine")
     with pytest.raises(ValueError, match="no run"):

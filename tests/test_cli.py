@@ -381,6 +381,7 @@ def test_a_loss_that_turns_nan_stops_the_run(
     assert distil(tiny_teacher, "run") == 1
     sentence = told(capsys)
     assert "nan" in sentence and "step 4" in sentence and "checkpoint is of step 3" in sentence
+    assert "nan" in (here / "run" / "report.html").read_text()
 
 
 def test_debug_shows_where_it_came_from(here: Path):

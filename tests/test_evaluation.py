@@ -27,7 +27,9 @@ def student(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="module")
 def result(student: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     file = tmp_path_factory.mktemp("figures") / "deep" / "figures.json"
-    found = evaluate(student, steps=(1, 3), n=300, seeds=(0, 5), json=file, bootstraps=3, quiet=True)
+    found = evaluate(
+        student, steps=(1, 3), n=300, seeds=(0, 5), json=file, bootstraps=3, quiet=True
+    )
     assert json.loads(file.read_text()) == json.loads(json.dumps(found))
     return found
 
@@ -79,6 +81,15 @@ def test_a_copy_of_the_teacher_is_no_better_and_at_no_distance(tiny_teacher: Pat
     assert row["mse_same_noise"] == 0 and row["fd_share"] == row["sw_share"] == 0.5
 
 
+def test_the_teacher_also_takes_better_solvers(student: Path, tiny_teacher: Path):
+    found = evaluate(
+        student, tiny_teacher, (1, 4), n=300, seeds=(0,), bootstraps=1, orders=(1, 3), quiet=True
+    )
+    rows = {(row["pipeline"], row["steps"]): row["sw"] for row in found["rows"]}
+    assert rows.keys() == {("tiny", 1), ("tiny", 4), ("tiny, order 3", 4), ("student", 2)}
+    assert rows["tiny", 4] != rows["tiny, order 3", 4]
+
+
 def test_samples_come_from_the_cache_until_something_changes(tiny_teacher: Path, monkeypatch):
     kind, pipeline = modality(load("digits")), Pipeline.from_pretrained(tiny_teacher)
     drawn: list[int] = []
@@ -120,6 +131,7 @@ def test_a_damaged_cache_is_named_not_used(tiny_teacher: Path, tmp_path: Path, m
         ({"n": 3}, "at least 6"),
         ({"seeds": (0, 0)}, "different"),
         ({"bootstraps": 0}, "at least 1"),
+        ({"orders": (1, 4)}, "orders"),
         ({"data": "digit"}, "digits"),
     ],
 )

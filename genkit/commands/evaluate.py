@@ -31,6 +31,8 @@ class Evaluate:
     """A file for the figures."""
     bootstraps: int = 100
     """Rounds of the paired bootstrap."""
+    orders: tuple[int, ...] = (1,)
+    """Orders of the teacher's solver: 1 is its own, 2 and 3 are Adams-Bashforth."""
 
 
 def run(argv: list[str]) -> int:

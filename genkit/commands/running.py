@@ -39,7 +39,12 @@ def go(kind: Any, argv: list[str], command: str, quickstart: str) -> int:
     from genkit import api
 
     act = {"train": api.train, "train-distill": api.distill}[command]
-    act(**flat, out=out, resume=resume, **settings)
+    try:
+        act(**flat, out=out, resume=resume, **settings)
+    except KeyboardInterrupt as stop:
+        told = str(stop) or "interrupted; what was made is kept"
+        again = "" if "--resume" in told else "; go on with the same command and --resume"
+        raise KeyboardInterrupt(told + again) from None
     return 0
 
 
