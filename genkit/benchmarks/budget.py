@@ -3,8 +3,8 @@
 Every method runs through genkit's Trainer as in a real run. Its learning rates and stages are laid
 over its number of steps, so the number that fits the budget is found first: two short runs give the
 cost of a step. Seconds are the process's own (all its threads together), so that a busy machine
-favours nobody; with one thread on an idle one they are the clock's. What is counted as an evaluation is one sample through one of the trained networks,
-forward; the exact teacher costs none.
+favours nobody; with one thread on an idle one they are the clock's. What is counted as an
+evaluation is one sample through one of the trained networks, forward; the exact teacher costs none.
 """
 
 from __future__ import annotations
