@@ -290,8 +290,6 @@ class Trainer:
     def _finish(self) -> Result:
         if self.main and self.export is not None:
             self.export(self.watch.delivered(), self.out)
-        if self.main:
-            write_report(self.out)
         self.accelerator.wait_for_everyone()
         best = self.watch.best or {"step": None, "distance": None}
         finished = self.step >= self.config.max_steps
