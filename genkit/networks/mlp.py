@@ -41,7 +41,7 @@ class MLPDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self,
         in_channels: int = 1,
         sample_size: int = 8,
-        width: int = 384,
+        width: int = 256,
         depth: int = 4,
         num_classes: int = 10,
         two_time: bool = False,
