@@ -315,11 +315,15 @@ def _open(pipeline: Any) -> tuple[str, Any]:
     from genkit.hub import Pipeline
 
     if isinstance(pipeline, str | os.PathLike):
-        path = Path(pipeline)
-        label = path.parent.name if path.name == "pipeline" else path.name
-        return label, Pipeline.from_pretrained(pipeline)
+        return short_name(pipeline), Pipeline.from_pretrained(pipeline)
     facts = _trained(pipeline)
     return facts.get("method") or type(pipeline).__name__, pipeline
+
+
+def short_name(pipeline: str | os.PathLike[str]) -> str:
+    """What a table calls a pipeline by its name or folder; a run's bears the name of the run."""
+    path = Path(pipeline)
+    return path.parent.name if path.name == "pipeline" else path.name
 
 
 def _trained(pipeline: Any) -> dict[str, Any]:

@@ -159,6 +159,13 @@ def load(folder: FilePath, opener: Callable[..., Any], **kwargs: Any) -> Any:
     return pipeline
 
 
+def hide_loading_bars() -> None:
+    """Turn off the bars diffusers shows while it opens a folder, for the whole process."""
+    from diffusers.utils import logging
+
+    logging.disable_progress_bar()
+
+
 def trained(pipeline: Any) -> dict[str, Any]:
     """The `_genkit` defaults a pipeline was saved with, {} for one that has none."""
     return dict(pipeline.config.get("_genkit", {}))

@@ -24,7 +24,7 @@ from genkit.data.pairs import cached_pairs, pairs_key
 from genkit.data.streams import Stream, TensorStream
 from genkit.denoisers.base import Denoiser, Guided
 from genkit.denoisers.diffusers import Loaded
-from genkit.evaluation import Contender, cache_folder, figures, table
+from genkit.evaluation import Contender, cache_folder, figures, short_name, table
 from genkit.lora import merged
 from genkit.methods.base import Method, Stage
 from genkit.metrics.paired import mse_same_noise
@@ -215,7 +215,7 @@ class Run:
             ours = [Contender(label, pipeline, self.method.sampler().steps, 1.0)]
             guidance = self.method.stages()[0].guidance
             theirs = [
-                Contender(self.teacher.name, self.teacher.pipeline, k, guidance)
+                Contender(short_name(self.teacher.name), self.teacher.pipeline, k, guidance)
                 for k in settings.evaluate_steps
             ]
         return figures(

@@ -50,7 +50,7 @@ def test_a_run_leaves_everything(reflow: Path):
     assert config["method"] == "reflow" and config["settings"]["max_steps"] == 6
     assert any("distance" in json.loads(line) for line in open(reflow / "log.jsonl"))
     rows = json.loads((reflow / "metrics.json").read_text())["rows"]
-    assert {row["pipeline"] for row in rows} == {"reflow (student)", config["teacher"]}
+    assert {row["pipeline"] for row in rows} == {"reflow (student)", "tiny"}
 
 
 def test_the_pipeline_says_where_it_comes_from(reflow: Path, tiny_teacher: Path):

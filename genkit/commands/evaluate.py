@@ -39,6 +39,8 @@ def run(argv: list[str]) -> int:
     """Evaluate and print the table."""
     asked = parse(Evaluate, argv, "evaluate")
     from genkit.evaluation import evaluate
+    from genkit.hub import hide_loading_bars
 
+    hide_loading_bars()
     evaluate(**vars(asked))
     return 0

@@ -40,10 +40,11 @@ def run(argv: list[str]) -> int:
         raise ValueError(f"n is {asked.n}; give at least 1")
     if asked.steps is not None and asked.steps < 1:
         raise ValueError(f"steps is {asked.steps}; give at least 1")
-    from genkit.hub import Pipeline
+    from genkit.hub import Pipeline, hide_loading_bars
     from genkit.modality import call_arguments
     from genkit.rng import sample_generators
 
+    hide_loading_bars()
     pipeline = Pipeline.from_pretrained(asked.pipeline)
     arguments = call_arguments(pipeline, asked.prompt)
     count = asked.n * len(next(iter(arguments.values())))

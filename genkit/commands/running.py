@@ -36,8 +36,9 @@ def go(kind: Any, argv: list[str], command: str, quickstart: str) -> int:
     }
     out = chosen.out or (f"runs/{method}" if given else quickstart)
     resume = chosen.resume or (chosen.out is None and (Path(out) / "config.json").exists())
-    from genkit import api
+    from genkit import api, hub
 
+    hub.hide_loading_bars()
     act = {"train": api.train, "train-distill": api.distill}[command]
     try:
         act(**flat, out=out, resume=resume, **settings)
