@@ -20,7 +20,7 @@ from genkit.training.log import read_log
 
 LARGEST = 8 * 2**20  # bytes of a sample file that is still embedded
 POINTS = 240  # of a curve
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 220, 56, 22, 10
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 240, 84, 22, 10
 
 STYLE = """
 :root{--ink:#1a1a1a;--paper:#fff;--line:#2563eb;--grid:#d4d4d8;--soft:#6b7280}
@@ -33,7 +33,8 @@ h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}figure{margin:0 0 1rem}
 figcaption,.soft{color:var(--soft);font-size:.875rem}
 .curves{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr))}
 svg{width:100%;height:auto}svg text{fill:var(--soft);font-size:15px}
-figure>:first-child{max-width:100%}img{image-rendering:pixelated}
+figure{overflow-x:auto}figure>:first-child{max-width:100%}
+figure>img{image-rendering:pixelated;min-width:36rem}
 pre{overflow:auto;background:color-mix(in srgb,var(--grid) 35%,transparent);padding:.75rem;
 border-radius:.4rem;font-size:.8125rem}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;
