@@ -65,5 +65,6 @@ def open_folder(out: Path, record: Mapping[str, Any], resume: bool) -> None:
     """`check_folder`, then make it and write config.json."""
     check_folder(out, record, resume)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "checkpoints").mkdir(exist_ok=True)
+    # The configuration first: a folder killed before it is empty, and free for the same run again.
     write_text(out / "config.json", json.dumps(record, indent=2, default=str) + "\n")
+    (out / "checkpoints").mkdir(exist_ok=True)
