@@ -77,6 +77,11 @@ class Rng:
         whole = (shape[0] * self.world, *shape[1:])
         return self._local(torch.randint(low, high, whole, generator=self._generator), shape[0])
 
+    def generators(self, count: int) -> list[torch.Generator]:
+        """One CPU generator per row of this process, for code that draws by itself."""
+        seeds = self.integers(0, 2**62, (count,)).tolist()
+        return [torch.Generator().manual_seed(seed) for seed in seeds]
+
     def integer(self, low: int, high: int) -> int:
         """One integer of low..high-1, the same in every process (for control flow)."""
         return int(torch.randint(low, high, (1,), generator=self._generator))

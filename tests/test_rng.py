@@ -67,3 +67,10 @@ def test_samples_do_not_depend_on_their_batch():
 def test_sample_noise_is_diffusers():
     theirs = randn_tensor((3, 1, 8, 8), generator=sample_generators(0, 3))
     assert torch.equal(sample_noise((1, 8, 8), sample_generators(0, 3)), theirs)
+
+
+def test_generators_are_one_process_s_rows_of_the_whole_batch():
+    whole = [torch.randn(2, generator=each) for each in Rng(3, "k").generators(4)]
+    second = [torch.randn(2, generator=each) for each in Rng(3, "k", rank=1, world=2).generators(2)]
+    assert torch.equal(torch.stack(whole)[2:], torch.stack(second))
+    assert len({float(row[0]) for row in whole}) == 4

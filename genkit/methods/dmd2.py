@@ -114,7 +114,7 @@ class Method(base.Method):
         """x_0 of the student at a random evaluation of its own sampler (sec. 4.5)."""
         noise = self.path.noise(shape, rng)
         stop = rng.integer(0, self.config.steps)
-        again = torch.Generator().manual_seed(rng.torch_seed())
+        again = rng.generators(len(noise)) if self.config.steps > 1 else None
         return roles["student"].simulate(noise, cond, self.scheduler, self.sampler(), stop, again)
 
     def _noised(
