@@ -137,6 +137,8 @@ class Trainer:
             total=self.config.max_steps,
             initial=self.step,
             delay=2,
+            # A log file wants a line now and then, a person at a terminal ten a second.
+            mininterval=0.1 if sys.stderr.isatty() else 10,
             file=sys.stderr,
             desc=self.method.name,
             disable=not self.main,

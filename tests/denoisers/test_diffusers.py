@@ -72,13 +72,13 @@ def test_discrete_vp(scheduler, stock, kind):
 
 
 def test_zero_terminal_snr():
-    """The last few indices, below alpha^2 = 2^-24, are lifted to it."""
+    """Only the last index, whose SNR is zero, is lifted; where another is below it, beneath that."""
     one = DDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
-    expected = one.alphas_cumprod.clamp(min=2.0**-24)
-    assert int((one.alphas_cumprod < expected).sum()) == 4
     read = read_schedule(one, 8)
     assert isinstance(read.path, DiscreteVP)
-    assert torch.allclose(read.path.alphas_cumprod.float(), expected, rtol=1e-3)
+    ours = read.path.alphas_cumprod
+    assert torch.allclose(ours[:-1].float(), one.alphas_cumprod[:-1], rtol=1e-2)
+    assert 0 < ours[-1] < ours[-2] and ours[-1] <= 2.0**-24
 
 
 @pytest.mark.parametrize("path", [RectifiedFlow(), TrigFlow(0.5), EDM(), VP(), DiscreteVP()])
