@@ -20,7 +20,7 @@ from genkit import catalogue, hub
 from genkit.data.base import Samples
 from genkit.denoisers.base import Denoiser, NetworkDenoiser
 from genkit.denoisers.calls import network_call
-from genkit.denoisers.diffusers import as_denoiser, load_denoiser
+from genkit.denoisers.diffusers import Loaded, as_denoiser, load_denoiser
 from genkit.evaluation import evaluate
 from genkit.lora import adapt_student
 from genkit.modality import Modality, modality
@@ -35,7 +35,7 @@ from genkit.training.trainer import Trainer
 
 __all__ = ["distill", "evaluate", "finished", "read_config", "train"]
 
-QUICKSTART = {"teacher": "digits-teacher", "method": "reflow", "out": "runs/quickstart"}
+QUICKSTART = {"teacher": "digits-teacher", "method": "dmd2", "out": "runs/quickstart"}
 
 
 def train(
@@ -53,7 +53,7 @@ def train(
     """
     if catalogue.method(method).facts["has_teacher"]:
         raise ValueError(f"{method} needs a teacher: use distill, or genkit train-distill {method}")
-    settings = Settings.of(catalogue.method_class(method), config)
+    settings = Settings.of(catalogue.method_class(method), config, data)
     if settings.run.lora:
         raise ValueError("lora adapts a trained network; training from nothing has none")
     record = {"command": "train", "method": method, "data": data, "settings": settings.flat()}
@@ -79,11 +79,12 @@ def distill(
     """
     if not catalogue.method(method).facts["has_teacher"]:
         raise ValueError(f"{method} trains from data alone: use train, or genkit train")
-    settings = Settings.of(catalogue.method_class(method), config)
-    who, facts = open_teacher(teacher, settings)
+    loaded, name, facts = open_teacher(teacher)
     data = data or facts.get("data")
     if data is None:
-        raise ValueError(f"{who.name} does not say what it was trained on; name the data")
+        raise ValueError(f"{name} does not say what it was trained on; name the data")
+    settings = Settings.of(catalogue.method_class(method), config, data)
+    who = Teacher.of(name, loaded, settings.run.pair_steps, settings.run.pair_order)
     samples = load_data(data)
     kind = modality(samples)
     if kind.latent != who.latent:
@@ -185,13 +186,13 @@ def load_data(name: str) -> Samples:
     return load(name)
 
 
-def open_teacher(teacher: Any, settings: Settings) -> tuple[Teacher, dict[str, Any]]:
-    """(teacher, what its pipeline remembers) of a pipeline or the name of one."""
+def open_teacher(teacher: Any) -> tuple[Loaded, str, dict[str, Any]]:
+    """(teacher, its name, what its pipeline remembers) of a pipeline or the name of one."""
     named = isinstance(teacher, str | os.PathLike)
     loaded = load_denoiser(teacher) if named else as_denoiser(teacher)
     facts = hub.trained(loaded.pipeline)
     name = str(teacher) if named else facts.get("description", type(teacher).__name__)
-    return Teacher.of(name, loaded, settings.run.pair_steps, settings.run.pair_order), facts
+    return loaded, name, facts
 
 
 def fresh_denoiser(kind: Modality) -> Denoiser:

@@ -65,13 +65,16 @@ class Settings:
     run: RunConfig
 
     @classmethod
-    def of(cls, method: type, given: Mapping[str, Any]) -> Settings:
-        """Settings from keywords. ValueError for an unknown one, with the nearest there is, and for
-        a value no run can have."""
+    def of(cls, method: type, given: Mapping[str, Any], preset: str = "") -> Settings:
+        """Settings from keywords, over the method's preset for the data set `preset`.
+
+        ValueError for an unknown one, with the nearest there is, and for a value no run can have.
+        """
         kinds = {"method": method.Config, "trainer": TrainerConfig, "run": RunConfig}  # type: ignore[attr-defined]
         home = {field.name: part for part, kind in kinds.items() for field in fields(kind)}
         chosen: dict[str, dict[str, Any]] = {part: {} for part in kinds}
-        for name, value in given.items():
+        presets: Mapping[str, Mapping[str, Any]] = method.presets  # type: ignore[attr-defined]
+        for name, value in (dict(presets.get(preset, {})) | dict(given)).items():
             if name not in home:
                 raise unknown("setting", name, home)
             chosen[home[name]][name] = tuple(value) if isinstance(value, list) else value

@@ -55,16 +55,15 @@ def _names(kind: Any) -> list[str]:
 
 def _config(argv: Sequence[str], command: str) -> dict[str, Any]:
     """What the file behind --config holds; {} without one."""
-    for place, word in enumerate(argv):
-        if word == "--config" and place + 1 < len(argv) or word.startswith("--config="):
-            file = word.partition("=")[2] or argv[place + 1]
-            from genkit.api import read_config
+    file = _flag(argv, "--config")
+    if file is None:
+        return {}
+    from genkit.api import read_config
 
-            held = read_config(file)
-            if held.pop("command") != command:
-                raise ValueError(f"{file} is of another command than {command}")
-            return held
-    return {}
+    held = read_config(file)
+    if held.pop("command") != command:
+        raise ValueError(f"{file} is of another command than {command}")
+    return held
 
 
 def _method(argv: Sequence[str], held: dict[str, Any], kind: Any) -> tuple[str, bool]:
@@ -83,7 +82,7 @@ def _with_settings(
     kind: Any, method: str, held: dict[str, Any], argv: Sequence[str], command: str
 ) -> tuple[Any, Sequence[str], str, Any]:
     """The arguments of `parse`: `kind` with the method's, the trainer's and the run's settings,
-    defaults from the config file."""
+    defaults from the config file, or else from the method's preset for the data."""
     from genkit.catalogue import method_class
     from genkit.commands.flags import joined
     from genkit.settings import Settings
@@ -92,7 +91,8 @@ def _with_settings(
     rest = {name: value for name, value in held.items() if name not in {*own, "method"}}
     if "method" in held and held["method"] != method:
         raise ValueError(f"the config file is of {held['method']}, not of {method}")
-    settings = Settings.of(method_class(method), rest)
+    preset = "" if held else _data(argv, kind)
+    settings = Settings.of(method_class(method), rest, preset)
     parts = {
         "method_settings": settings.method,
         "trainer": settings.trainer,
@@ -100,3 +100,26 @@ def _with_settings(
     }
     whole = joined(kind, parts)
     return whole, argv, command, whole(method=method, **own, **parts)
+
+
+def _data(argv: Sequence[str], kind: Any) -> str:
+    """The data set of this command line: the one named, else what its teacher was trained on."""
+    from genkit import hub
+    from genkit.folders import read_index
+
+    fields = {each.name: each.default for each in dataclasses.fields(kind)}
+    data = _flag(argv, "--data") or fields["data"]
+    if data is not None:
+        return str(data)
+    folder = hub.resolve(_flag(argv, "--teacher") or str(fields["teacher"]))
+    return str(read_index(folder).get("_genkit", {}).get("data", ""))
+
+
+def _flag(argv: Sequence[str], name: str) -> str | None:
+    """The word behind a flag, None where it was not given."""
+    for place, word in enumerate(argv):
+        if word == name and place + 1 < len(argv):
+            return argv[place + 1]
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+    return None

@@ -1,6 +1,6 @@
 """Distil a teacher into a few-step student: genkit train-distill [METHOD] [options].
 
-Without arguments it runs the embedded default: reflow of digits-teacher into runs/quickstart.
+Without arguments it runs the embedded default: dmd2 of digits-teacher into runs/quickstart.
 Every setting of METHOD, of the trainer and of the run is a flag.
 """
 
@@ -16,7 +16,7 @@ from genkit.commands import running
 
 @dataclass
 class Distill:
-    method: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="METHOD")] = "reflow"
+    method: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="METHOD")] = "dmd2"
     """The method's name; genkit list methods shows them. Its settings are flags below."""
     teacher: str = "digits-teacher"
     """A shipped name (genkit list pipelines), a folder, or a hub id."""

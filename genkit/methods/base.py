@@ -119,6 +119,8 @@ class Method:
     needs: ClassVar[tuple[Stream, ...]]
     paths: ClassVar[tuple[str, ...]] = ("rectified_flow", "trigflow", "edm", "vp", "discrete_vp")
     has_teacher: ClassVar[bool] = True
+    # {data set: settings that were found to serve it}, of the method, the trainer and the run.
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     @dataclass
     class Config:

@@ -28,6 +28,9 @@ class Method(base.Method):
     family = "consistency"
     paper = "arXiv 2303.01469"
     needs = ("data",)
+    presets = {
+        "digits": {"max_steps": 2000, "batch_size": 256, "mixed_precision": "bf16"},
+    }
 
     @dataclass
     class Config:

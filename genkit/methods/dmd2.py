@@ -31,6 +31,19 @@ class Method(base.Method):
     family = "distribution"
     paper = "arXiv 2405.14867"
     needs = ("data", "pairs")
+    presets = {
+        "digits": {
+            "warmup_share": 0.85,
+            "lr": 3e-4,
+            "fake_turns": 2,
+            "adversarial": 0.05,
+            "max_steps": 2400,
+            "batch_size": 256,
+            "mixed_precision": "bf16",
+            "pairs": 60_000,
+            "pair_steps": 8,
+        }
+    }
 
     @dataclass
     class Config:

@@ -21,6 +21,16 @@ class Method(base.Method):
     paper = "arXiv 2210.02747"
     needs = ("data",)
     has_teacher = False
+    presets = {
+        "digits": {
+            "max_steps": 12_000,
+            "weight_decay": 0.01,
+            "mixed_precision": "bf16",
+            "sample_every": 2000,
+            "measure_every": 1000,
+            "checkpoint_every": 1000,
+        }
+    }
 
     @dataclass
     class Config:
