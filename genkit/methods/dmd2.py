@@ -33,11 +33,11 @@ class Method(base.Method):
     needs = ("data", "pairs")
     presets = {
         "digits": {
-            "warmup_share": 0.85,
+            "warmup_share": 0.75,
             "lr": 3e-4,
             "fake_turns": 2,
             "adversarial": 0.05,
-            "max_steps": 2400,
+            "max_steps": 2200,
             "batch_size": 256,
             "mixed_precision": "bf16",
             "pairs": 60_000,
