@@ -148,7 +148,7 @@ def evaluate(
     seeds: Sequence[int] = (0, 1),
     json: str | Path | None = None,
     data: str | None = None,
-    bootstraps: int = 100,
+    bootstraps: int = 50,
     orders: Sequence[int] = (1,),
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def figures(
     reference: Reference,
     n: int,
     seeds: Sequence[int],
-    bootstraps: int = 100,
+    bootstraps: int = 50,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """`evaluate` for pipelines that are open already."""

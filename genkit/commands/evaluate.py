@@ -29,7 +29,7 @@ class Evaluate:
     """The data set measured against; by default the one it was trained on."""
     json: str | None = None
     """A file for the figures."""
-    bootstraps: int = 100
+    bootstraps: int = 50
     """Rounds of the paired bootstrap."""
     orders: tuple[int, ...] = (1,)
     """Orders of the teacher's solver: 1 is its own, 2 and 3 are Adams-Bashforth."""

@@ -26,8 +26,9 @@ class FeatureHead(nn.Module):
         )
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        # float: in bfloat16 the losses of logits near 0 have three digits.
         logits = [
-            head(features[name]).mean((1, 2))
+            head(features[name]).float().mean((1, 2))
             for name, head in zip(self.names, self.heads, strict=True)
         ]
         return torch.stack(logits, -1)

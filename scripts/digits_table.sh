@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Trains every one-step student of the README's digits table, two seeds each, and evaluates them
+# against their teacher and against a second teacher that differs in its training seed only.
+#
+#     bash scripts/digits_table.sh         about half an hour on two cores; figures in runs/table
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash scripts/setup.sh
+export HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
+PATH="$PWD/.venv/bin:$PATH"
+mkdir -p runs/table
+
+for seed in 0 1; do
+  for method in reflow consistency dmd2; do
+    run=runs/table/$method-$seed
+    SECONDS=0
+    genkit train-distill "$method" --teacher digits-teacher --out "$run" --seed "$seed" \
+      --resume --evaluate-n 0
+    echo "$method seed $seed: $SECONDS s of training" | tee -a runs/table/seconds.txt
+    genkit evaluate "$run/pipeline" --against digits-teacher --bootstraps 50 --json "$run.json"
+  done
+done
+genkit train --data digits --out runs/table/teacher-1 --seed 1 --resume --evaluate-n 0
+genkit evaluate runs/table/teacher-1/pipeline --steps 4,50 --json runs/table/teacher-1.json

@@ -1,0 +1,22 @@
+"""The discriminator head: logits of named features, one per feature, in float32."""
+
+import torch
+
+from genkit.networks.head import FeatureHead
+
+
+def test_one_logit_per_feature_averaged_over_tokens():
+    head = FeatureHead({"a": 8, "b.c": 4}, hidden=6)
+    features = {"a": torch.randn(3, 5, 8), "b.c": torch.randn(3, 1, 4)}
+    logits = head(features)
+    assert logits.shape == (3, 2)
+    by_hand = head.heads[0](features["a"]).mean((1, 2))
+    assert torch.allclose(logits[:, 0], by_hand)
+    alone = head({**features, "b.c": torch.zeros(3, 1, 4)})
+    assert torch.equal(alone[:, 0], logits[:, 0]) and not torch.equal(alone[:, 1], logits[:, 1])
+
+
+def test_logits_are_float32_under_autocast():
+    head = FeatureHead({"a": 8})
+    with torch.autocast("cpu", torch.bfloat16):
+        assert head({"a": torch.randn(2, 1, 8)}).dtype == torch.float32
