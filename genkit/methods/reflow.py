@@ -26,14 +26,12 @@ class Method(base.Method):
     family = "trajectory"
     paper = "arXiv 2309.06380"
     needs = ("pairs",)
-    # The reflow stage does not pay at this size: directly distilled, the teacher's own pairs serve.
     presets = {
         "digits": {
-            "reflow_share": 0.0,
             "max_steps": 3000,
             "batch_size": 256,
             "mixed_precision": "bf16",
-            "pairs": 60_000,
+            "pairs": 40_000,
             "pair_steps": 8,
         }
     }
