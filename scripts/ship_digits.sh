@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh
-export HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
+export HF_HUB_OFFLINE=1
 PATH="$PWD/.venv/bin:$PATH"
 shipped=pipelines/genkit_pipelines/pretrained
 

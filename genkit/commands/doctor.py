@@ -50,8 +50,7 @@ def _machine() -> Iterator[Finding]:
 
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     threads = torch.get_num_threads()
-    passive = os.environ.get("OMP_WAIT_POLICY", "active")
-    yield threads <= cores, "cores", f"{cores}, torch uses {threads} (OMP_WAIT_POLICY {passive})"
+    yield threads <= cores, "cores", f"{cores}, torch uses {threads}"
     if sys.platform == "linux":
         page = os.sysconf("SC_PAGE_SIZE")
         free, whole = (
