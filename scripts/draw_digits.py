@@ -1,0 +1,34 @@
+"""Draw docs/digits.png: the teacher at few and many steps above its one-step students, same noise.
+
+    python scripts/draw_digits.py [PIPELINE ...]      pipelines below the teacher's rows
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import genkit
+from genkit.data import load
+from genkit.modality import modality
+from genkit.rng import sample_generators
+
+N, SEED = 20, 12
+
+
+def main(students: list[str]) -> None:
+    """Sample each row from the same generators and write the picture."""
+    digits = modality(load("digits"))
+    cond = digits.cond(N)
+    teacher = genkit.Pipeline.from_pretrained("digits-teacher")
+    wanted = [(f"teacher, {k} steps", teacher, k) for k in (50, 4, 2, 1)]
+    wanted += [(name, genkit.Pipeline.from_pretrained(name), None) for name in students]
+    rows = {
+        label: digits.generate(pipeline, cond, sample_generators(SEED, N), steps)
+        for label, pipeline, steps in wanted
+    }
+    print(digits.render(rows, Path(__file__).parent.parent / "docs" / "digits"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or ["digits-onestep"])
