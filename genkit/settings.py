@@ -29,7 +29,7 @@ class RunConfig:
     """Order of the Adams-Bashforth solver that takes them; 1 is Euler, which needs more of them."""
     teacher_data: bool = False
     """Use teacher samples as data where a method needs data."""
-    measure_n: int = 500
+    measure_n: int = 1000
     """Samples per measurement during training."""
     evaluate_n: int = 1000
     """Samples per seed in the evaluation at the end; 0 leaves it out."""

@@ -29,7 +29,7 @@ class Method(base.Method):
     paper = "arXiv 2303.01469"
     needs = ("data",)
     presets = {
-        "digits": {"max_steps": 2000, "batch_size": 256, "mixed_precision": "bf16"},
+        "digits": {"max_steps": 3000, "batch_size": 256, "mixed_precision": "bf16"},
     }
 
     @dataclass

@@ -37,7 +37,7 @@ class Method(base.Method):
             "lr": 3e-4,
             "fake_turns": 2,
             "adversarial": 0.05,
-            "max_steps": 2200,
+            "max_steps": 3600,
             "batch_size": 256,
             "mixed_precision": "bf16",
             "pairs": 60_000,
