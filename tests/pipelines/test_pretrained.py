@@ -1,0 +1,55 @@
+"""Every shipped pipeline opens, is what its record says, and still makes the figures beside it."""
+
+import json
+import pathlib
+
+import pytest
+
+import genkit
+import genkit_pipelines
+from genkit import hub
+from genkit.modality import modality
+
+HOME = pathlib.Path(genkit_pipelines.__file__).parent / "pretrained"
+NAMES = sorted(folder.name for folder in HOME.iterdir() if folder.is_dir())
+
+
+def test_the_digits_are_shipped():
+    assert {"digits-teacher", "digits-onestep"} <= set(NAMES) == set(hub.shipped())
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestShipped:
+    def test_has_its_record_beside_it(self, name):
+        config = json.loads((HOME / name / "config.json").read_text())
+        lines = (HOME / name / "log.jsonl").read_text().splitlines()
+        assert json.loads(lines[-1])["step"] == config["settings"]["max_steps"]
+        facts = hub.trained(genkit.Pipeline.from_pretrained(name))
+        assert facts["method"] == config["method"] and facts["data"] == config["data"]
+        teacher = config.get("teacher")
+        assert teacher is None or teacher in NAMES
+        for file in (HOME / name).rglob("*"):
+            assert file.suffix in {"", ".json", ".jsonl", ".md", ".safetensors"}
+
+    def test_still_makes_the_figures_of_its_metrics(self, name):
+        """fd and sw of seed 0 within 1% of the file (other machines round otherwise)."""
+        from genkit.data import load
+        from genkit.metrics import measure
+        from genkit.rng import sample_generators
+
+        record = json.loads((HOME / name / "metrics.json").read_text())
+        pipeline = genkit.Pipeline.from_pretrained(name)
+        facts = hub.trained(pipeline)
+        kind = modality(load(facts["data"]))
+        own = "(student)" if "teacher" in facts else facts["method"]
+        row = next(
+            row
+            for row in record["rows"]
+            if own in row["pipeline"] and row["seed"] == 0 and row["steps"] == facts["steps"]
+        )
+        cond = kind.cond(record["n"])
+        samples = kind.generate(pipeline, cond, sample_generators(0, record["n"]))
+        found = measure(samples, cond["label"], kind.reference())
+        assert found["fd"] == pytest.approx(row["fd"], rel=0.01)
+        assert found["sw"] == pytest.approx(row["sw"], rel=0.01)
+        assert found["class_accuracy"] > 0.97
