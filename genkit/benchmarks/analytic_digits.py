@@ -37,10 +37,6 @@ NO_CLASS = 10
 TEACHER_STEPS = (1, 2, 4, 50)
 CONTROL = "independent"
 """Name of the control: a regressor of data on noise that has nothing to do with it."""
-# Where a method's defaults do not fit so small a problem, chosen on seed 0 with 20 seconds. dmd2: a
-# step of its regression costs a tenth of a matching step, so half of the steps would leave it all
-# but untrained.
-PRESETS: dict[str, dict[str, Any]] = {"dmd2": {"warmup_share": 0.85, "fake_turns": 2}}
 
 Row = dict[str, Any]
 
@@ -172,16 +168,17 @@ def rows(
 
 
 def all_methods() -> dict[str, dict[str, Any]]:
-    """Every method of genkit/methods that distils a teacher on rectified flow, with its PRESETS,
-    and the plain regressor on teacher pairs, which is reflow without its reflow stage."""
+    """Every method of genkit/methods that distils a teacher on rectified flow, with its preset
+    for this bench, and the plain regressor on teacher pairs, which is reflow without its reflow stage."""
     from genkit import catalogue
 
     found: dict[str, dict[str, Any]] = {}
     for name, entry in catalogue.methods().items():
         if not entry.facts["has_teacher"]:
             continue
-        if "rectified_flow" in catalogue.method_class(name).paths:
-            found[name] = PRESETS.get(name, {})
+        method: Any = catalogue.method_class(name)
+        if "rectified_flow" in method.paths:
+            found[name] = dict(method.presets.get("analytic-digits", {}))
     return {"reflow, regression only": {"reflow_share": 0.0}} | found
 
 
