@@ -167,19 +167,25 @@ def rows(
         yield control.row(CONTROL, 1, seed) | bench.figures(x)
 
 
-def all_methods() -> dict[str, dict[str, Any]]:
-    """Every method of genkit/methods that distils a teacher on rectified flow, with its preset
-    for this bench, and the plain regressor on teacher pairs, which is reflow without its reflow stage."""
+def preset(name: str) -> dict[str, Any]:
+    """A method's settings for this bench, beside its file."""
     from genkit import catalogue
 
-    found: dict[str, dict[str, Any]] = {}
+    method: Any = catalogue.method_class(name)
+    return dict(method.presets.get("analytic-digits", {}))
+
+
+def all_methods() -> dict[str, dict[str, Any]]:
+    """Every method of genkit/methods that distils a teacher on rectified flow, with its preset,
+    and the plain regressor on teacher pairs, which is reflow without its reflow stage."""
+    from genkit import catalogue
+
+    found: dict[str, dict[str, Any]] = {"reflow, regression only": {"reflow_share": 0.0}}
     for name, entry in catalogue.methods().items():
-        if not entry.facts["has_teacher"]:
-            continue
         method: Any = catalogue.method_class(name)
-        if "rectified_flow" in method.paths:
-            found[name] = dict(method.presets.get("analytic-digits", {}))
-    return {"reflow, regression only": {"reflow_share": 0.0}} | found
+        if entry.facts["has_teacher"] and "rectified_flow" in method.paths:
+            found[name] = preset(name)
+    return found
 
 
 COLUMNS = ("nll", "cover", "class_tv", "sw", "fd", "seconds", "evaluations")
@@ -238,7 +244,7 @@ def main(settings: Settings) -> list[Row]:
     methods = all_methods()
     if settings.methods:
         names = [catalogue.method(name).name for name in settings.methods]
-        methods = {name: PRESETS.get(name, {}) for name in names}
+        methods = {name: preset(name) for name in names}
     found = []
     for row in rows(methods, settings.budget, range(settings.seeds), settings.n):
         found.append(row)
