@@ -20,5 +20,9 @@ for seed in 0 1; do
     genkit evaluate "$run/pipeline" --against digits-teacher --bootstraps 50 --json "$run.json"
   done
 done
+# The control: the same network and pairs, regressed without a reflow stage.
+genkit train-distill reflow --reflow-share 0 --teacher digits-teacher --out runs/table/control-0 \
+  --resume --evaluate-n 0
+genkit evaluate runs/table/control-0/pipeline --against digits-teacher --json runs/table/control-0.json
 genkit train --data digits --out runs/table/teacher-1 --seed 1 --resume --evaluate-n 0
 genkit evaluate runs/table/teacher-1/pipeline --steps 4,50 --json runs/table/teacher-1.json

@@ -1,6 +1,6 @@
 """Draw docs/digits.png: the teacher at few and many steps above its one-step students, same noise.
 
-    python scripts/draw_digits.py [PIPELINE ...]      pipelines below the teacher's rows
+python scripts/draw_digits.py [PIPELINE ...]      pipelines below the teacher's rows
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import genkit
+from genkit import hub
 from genkit.data import load
 from genkit.modality import modality
 from genkit.rng import sample_generators
@@ -21,8 +22,11 @@ def main(students: list[str]) -> None:
     digits = modality(load("digits"))
     cond = digits.cond(N)
     teacher = genkit.Pipeline.from_pretrained("digits-teacher")
-    wanted = [(f"teacher, {k} steps", teacher, k) for k in (50, 4, 2, 1)]
-    wanted += [(name, genkit.Pipeline.from_pretrained(name), None) for name in students]
+    wanted = [(f"teacher, {k} step{'s' if k > 1 else ''}", teacher, k) for k in (50, 4, 2, 1)]
+    for name in students:
+        student = genkit.Pipeline.from_pretrained(name)
+        facts = hub.trained(student)
+        wanted.append((f"{facts['method']}, {facts['steps']} step", student, None))
     rows = {
         label: digits.generate(pipeline, cond, sample_generators(SEED, N), steps)
         for label, pipeline, steps in wanted
