@@ -72,7 +72,7 @@ def test_discrete_vp(scheduler, stock, kind):
 
 
 def test_zero_terminal_snr():
-    """Only the last index, whose SNR is zero, is lifted; where another is below it, beneath that."""
+    """Only the last index, whose SNR is zero, is lifted, and stays below its neighbour."""
     one = DDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
     read = read_schedule(one, 8)
     assert isinstance(read.path, DiscreteVP)
