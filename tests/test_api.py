@@ -159,7 +159,8 @@ def test_to_resume_where_nothing_is_starts_the_run(tiny_teacher: Path, tmp_path:
 
 def run_of(teacher: Path, **config: Any) -> runs.Run:
     settings = Settings.of(catalogue.method_class("reflow"), {**SHORT, **config})
-    who, _ = api.open_teacher(teacher, settings)
+    loaded, name, _ = api.open_teacher(teacher)
+    who = runs.Teacher.of(name, loaded, settings.run.pair_steps, settings.run.pair_order)
     samples = api.load_data("digits")
     kind = api.modality(samples)
     method = api._method("reflow", settings, who.denoiser, kind)
@@ -210,14 +211,27 @@ def test_no_noise_is_shared_by_training_and_judging(tiny_teacher: Path):
     run = run_of(tiny_teacher)
     assert run.teacher is not None
     pairs = run.make_pairs(run.teacher.denoiser, Stage("reflow"), 0).tensors["eps"].flatten(1)
-    for seed in (0, 1, runs.MEASURE_SEED, runs.PREVIEW_SEED):
+    for seed in (0, 1, runs.MEASURE_SEED, runs.PREVIEW_SEED, runs.REFERENCE_SEED):
         noise = torch.cat(
             [torch.randn(1, 64, generator=each) for each in sample_generators(seed, 40)]
         )
         assert torch.cdist(pairs, noise).min() > 1
 
 
-def test_the_distance_is_to_the_teacher_on_the_same_noise(tiny_teacher: Path):
+def test_presets_of_a_data_set_lie_under_what_is_given():
+    method = catalogue.method_class("dmd2")
+    preset = method.presets["digits"]  # type: ignore[attr-defined]
+    settings = Settings.of(method, {"pairs": 7}, "digits")
+    assert settings.run.pairs == 7 != preset["pairs"]
+    assert settings.trainer.max_steps == preset["max_steps"]
+    assert settings.method.warmup_share == preset["warmup_share"]
+    assert Settings.of(method, {}, "unheard of") == Settings.of(method, {})
+    for name in catalogue.methods():
+        for data in catalogue.method_class(name).presets:  # type: ignore[attr-defined]
+            Settings.of(catalogue.method_class(name), {}, data)
+
+
+def test_the_distance_is_to_the_teacher_on_other_noise(tiny_teacher: Path):
     run = run_of(tiny_teacher)
     assert run.teacher is not None
     measure, denoiser = run.measure(), run.teacher.denoiser
@@ -226,9 +240,10 @@ def test_the_distance_is_to_the_teacher_on_the_same_noise(tiny_teacher: Path):
             denoiser, noise, cond, generator
         )
     )
-    assert exact["distance"] == exact["mse_same_noise"] == 0
-    off = measure(lambda noise, cond, generator=None, steps=None: noise)
-    assert off["distance"] > 0.1 and off["mse_same_noise"] > 0.1
+    assert exact["mse_same_noise"] == 0
+    assert exact["distance"] > 0, "the teacher's samples were compared with themselves"
+    off = measure(lambda noise, cond, generator=None, steps=None: 3 * noise)
+    assert off["distance"] > 2 * exact["distance"] and off["mse_same_noise"] > 0.1
 
 
 def test_guidance_is_baked_into_what_the_student_is_compared_with(tiny_teacher: Path):
