@@ -28,8 +28,7 @@ class Sampler:
     the start (None: uniform on the path's clock, so any number of steps can be asked for).
     network_times: what the network is told instead of `times`, where they differ. stochastic:
     re-noise the predicted x_0 with fresh noise between evaluations (else follow the ODE). order:
-    of the multistep ODE solver. two_time: the network is also told where its step ends.
-    start_scale: factor on the starting noise.
+    of the multistep ODE solver. start_scale: factor on the starting noise.
     """
 
     steps: int
@@ -37,7 +36,6 @@ class Sampler:
     network_times: tuple[float, ...] | None = None
     stochastic: bool = False
     order: int = 1
-    two_time: bool = False
     start_scale: float = 1.0
 
     def __post_init__(self) -> None:
