@@ -252,6 +252,7 @@ def main(settings: Settings) -> list[Row]:
         print(shown, file=sys.stderr, flush=True)
     print(table(found))
     if settings.json is not None:
-        record = {"std": STD, "settings": asdict(settings), "rows": found}
+        asked = {name: value for name, value in asdict(settings).items() if name != "json"}
+        record = {"std": STD, "settings": asked, "rows": found}
         Path(settings.json).write_text(json.dumps(record, indent=1) + "\n")
     return found
