@@ -29,8 +29,6 @@ from genkit.runs import REPORT, Run, Teacher, say
 from genkit.settings import Settings
 from genkit.training.checkpoints import Checkpoints
 from genkit.training.folder import check_folder
-from genkit.training.health import Collapse
-from genkit.training.report import write_report
 from genkit.training.trainer import Trainer
 
 __all__ = ["distill", "evaluate", "finished", "read_config", "train"]
@@ -136,12 +134,7 @@ def _go(run: Run, record: Mapping[str, Any], out: Path, resume: bool) -> Any:
         export=run.export,
         record=record,
     )
-    try:
-        result = trainer.run(resume=(out / "config.json").exists())
-    except Collapse:
-        write_report(out)
-        raise
-    return run.conclude(out, result)
+    return run.conclude(out, trainer.run(resume=(out / "config.json").exists()))
 
 
 def check_out(out: Path, record: Mapping[str, Any], resume: bool) -> None:

@@ -11,7 +11,7 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 Finding = tuple[bool, str, str]
@@ -111,14 +111,11 @@ def _installed(name: str) -> bool:
 
 def _pipelines() -> Iterator[Finding]:
     from genkit.catalogue import pipelines
+    from genkit.hub import Pipeline
 
-    check: Callable[[str], object]
     for name in pipelines():
-        from genkit.hub import Pipeline
-
-        check = Pipeline.from_pretrained
         try:
-            check(name)
+            Pipeline.from_pretrained(name)
             yield True, name, "opens"
         except ValueError as error:
             yield False, name, str(error)

@@ -163,6 +163,13 @@ class Method:
         """{"total": scalar, part: scalar, ...} of the turn `roles.turn`."""
         raise NotImplementedError
 
+    def one_step(self, student: Denoiser, pairs: Mapping[str, Any]) -> Tensor:
+        """Distance per sample (b,) of the x_0 predicted at pure noise to the pairs' own: the
+        regression that ends InstaFlow and that score methods begin with."""
+        t = torch.full(pairs["x_0"].shape[:1], self.path.t_max, device=pairs["x_0"].device)
+        x_0 = student.predict(self.path.start(pairs["eps"]), t, pairs["cond"], "x_0")
+        return self.distance(x_0, pairs["x_0"], pairs.get("mask"))
+
     def sampler(self) -> Sampler:
         """How the student samples, as plain data."""
         raise NotImplementedError

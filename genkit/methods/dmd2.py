@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from genkit import terms
+from genkit import terms, times
 from genkit.denoisers.base import Denoiser
 from genkit.methods import base
 from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
@@ -115,16 +115,10 @@ class Method(base.Method):
 
     def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
         if moment.stage.name == "warm-up":
-            return self._regression(roles, batch)
+            return {"total": self.one_step(roles["student"], batch["pairs"]).mean()}
         if "student" in roles.turn:
             return self._student(roles, batch, rng)
         return self._critics(roles, batch, rng)
-
-    def _regression(self, roles: Roles, batch: Batch) -> Losses:
-        pairs = batch["pairs"]
-        t = torch.full(pairs["x_0"].shape[:1], self.path.t_max, device=pairs["x_0"].device)
-        x_0 = roles["student"].predict(self.path.start(pairs["eps"]), t, pairs["cond"], "x_0")
-        return {"total": self.distance(x_0, pairs["x_0"], pairs.get("mask")).mean()}
 
     def _generate(self, roles: Roles, cond: Mapping[str, Tensor], shape: torch.Size, rng: Rng):
         """x_0 of the student at a random evaluation of its own sampler (sec. 4.5)."""
@@ -137,7 +131,7 @@ class Method(base.Method):
         self, x_0: Tensor, rng: Rng, low: float, high: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(x_t, eps, t) at u uniform in [low, high]."""
-        t = self.path.time(low + (high - low) * rng.uniform(x_0.shape[:1]))
+        t = times.uniform(self.path, x_0.shape[:1], rng, low, high)
         eps = self.path.noise(x_0.shape, rng)
         return self.path.add_noise(x_0, eps, t), eps, t
 

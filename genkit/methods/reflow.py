@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from genkit import terms
 from genkit.methods import base
 from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
@@ -78,13 +76,10 @@ class Method(base.Method):
         return {"student": student}
 
     def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
-        pairs = batch["pairs"]
-        eps, x_0, cond, mask = pairs["eps"], pairs["x_0"], pairs["cond"], pairs.get("mask")
-        student = roles["student"]
+        pairs, student = batch["pairs"], roles["student"]
         if moment.stage.name == "distill":
-            t = torch.full(x_0.shape[:1], self.path.t_max, device=x_0.device)
-            one_step = student.predict(self.path.start(eps), t, cond, "x_0")
-            return {"total": self.distance(one_step, x_0, mask).mean()}
+            return {"total": self.one_step(student, pairs).mean()}
+        eps, x_0, cond, mask = pairs["eps"], pairs["x_0"], pairs["cond"], pairs.get("mask")
         t = TIMES[self.config.time](self.path, x_0.shape[:1], rng)
         x_t = self.path.add_noise(x_0, eps, t)
         velocity = student.predict(x_t, t, cond, "velocity")
