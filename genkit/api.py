@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from genkit import catalogue, hub
+from genkit.acceleration.attention import quicken_training
 from genkit.data.base import Samples
 from genkit.denoisers.base import Denoiser, NetworkDenoiser
 from genkit.denoisers.calls import network_call
 from genkit.denoisers.diffusers import Loaded, as_denoiser, load_denoiser
 from genkit.evaluation import evaluate
 from genkit.lora import adapt_student
-from genkit.modality import Modality, modality
+from genkit.modalities import Modality, modality
 from genkit.paths import RectifiedFlow
 from genkit.runs import REPORT, Run, Teacher, say
 from genkit.settings import Settings
@@ -191,4 +192,5 @@ def open_teacher(teacher: Any) -> tuple[Loaded, str, dict[str, Any]]:
 def fresh_denoiser(kind: Modality) -> Denoiser:
     """An untrained network of this data as a Denoiser on rectified flow, network time 0..1000."""
     network = kind.network()
-    return NetworkDenoiser(network, network_call(network), RectifiedFlow(), "velocity", 1000.0)
+    quicken_training(network)
+    return NetworkDenoiser(network, network_call(network), RectifiedFlow(), kind.kind, 1000.0)

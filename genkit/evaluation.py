@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from genkit.modality import Modality
+from genkit.modalities import Modality
 
 if TYPE_CHECKING:
     from genkit.metrics import Reference
@@ -341,7 +341,7 @@ def _recorded_teacher(pipeline: Any) -> str | None:
 
 def _modality(pipeline: Any, data: str | None, label: str) -> Modality:
     from genkit.data import load
-    from genkit.modality import modality
+    from genkit.modalities import modality
 
     name = data or _trained(pipeline).get("data")
     if name is None:

@@ -29,7 +29,7 @@ from genkit.lora import merged
 from genkit.methods.base import Method, Stage
 from genkit.metrics.paired import mse_same_noise
 from genkit.metrics.sliced import sliced_wasserstein
-from genkit.modality import Modality
+from genkit.modalities import Modality
 from genkit.rng import sample_generators, sample_noise
 from genkit.sampling import Sampler
 from genkit.settings import Settings
@@ -111,7 +111,7 @@ class Run:
         if self.settings.run.teacher_data:
             say(f"using {self.settings.run.pairs} samples of the teacher as data")
             return {"data": self._pairs(self.guided_teacher(), {"purpose": "data"}, 0)}
-        return {"data": TensorStream({"x_0": self.data.x_0, "cond": dict(self.data.cond)})}
+        return {"data": TensorStream(self.modality.batches(self.data))}
 
     def make_pairs(self, teacher: Denoiser, stage: Stage, number: int) -> TensorStream:
         """Pairs of a stage's teacher, its guidance being around it already."""

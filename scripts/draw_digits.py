@@ -11,7 +11,7 @@ from pathlib import Path
 import genkit
 from genkit import hub
 from genkit.data import load
-from genkit.modality import modality
+from genkit.modalities import modality
 from genkit.rng import sample_generators
 
 N, SEED = 20, 12

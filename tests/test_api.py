@@ -13,7 +13,7 @@ from genkit import api, catalogue, runs
 from genkit.hub import Pipeline, trained
 from genkit.lora import adapted, merged
 from genkit.methods.base import Stage
-from genkit.modality import ClassImages
+from genkit.modalities import ClassImages
 from genkit.networks.mlp import MLPDenoiser
 from genkit.rng import sample_generators
 from genkit.settings import RunConfig, Settings

@@ -11,7 +11,7 @@ from genkit import evaluation
 from genkit.data import load
 from genkit.evaluation import Contender, evaluate, samples, table
 from genkit.hub import Pipeline, save_pipeline
-from genkit.modality import modality
+from genkit.modalities import modality
 
 
 @pytest.fixture(scope="module")

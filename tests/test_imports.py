@@ -33,7 +33,7 @@ GLUE = (
     MATH
     | PARTS
     | {"genkit.denoisers", "genkit.methods", "genkit.training", "genkit.data", "genkit.metrics"}
-    | {"genkit.hub", "genkit.modality", "genkit.catalogue", "genkit.settings", "genkit.lora"}
+    | {"genkit.hub", "genkit.modalities", "genkit.catalogue", "genkit.settings", "genkit.lora"}
     | {"genkit_pipelines"}
 )
 ARROWS: dict[str, set[str]] = {
@@ -62,10 +62,10 @@ ARROWS: dict[str, set[str]] = {
     "genkit.catalogue": {"genkit.data", "genkit.hub"},
     "genkit.lora": {"genkit.methods"},
     "genkit.settings": {"genkit.methods", "genkit.training", "genkit.catalogue"},
-    "genkit.modality": MATH | PARTS | {"genkit.data", "genkit.metrics", "genkit_pipelines"},
+    "genkit.modalities": MATH | PARTS | {"genkit.data", "genkit.metrics", "genkit_pipelines"},
     "genkit.runs": GLUE | {"genkit.evaluation"},
     "genkit.evaluation": GLUE,
-    "genkit.api": GLUE | {"genkit.runs", "genkit.evaluation"},
+    "genkit.api": GLUE | {"genkit.runs", "genkit.evaluation", "genkit.acceleration"},
     "genkit.benchmarks": GLUE | {"genkit.runs", "genkit.evaluation", "genkit.api"},
     "genkit.cli": set(PACKAGES),
     "genkit.commands": set(PACKAGES),
@@ -79,11 +79,17 @@ THIRD_PARTY: dict[str, set[str]] = {
         "genkit.denoisers.diffusers",
         "genkit.schedulers",
         "genkit.networks",
+        "genkit.acceleration",
         "genkit.folders",
         "genkit.hub",
         "genkit_pipelines",
     },
-    "transformers": {"genkit.denoisers.diffusers", "genkit.hub", "genkit_pipelines"},
+    "transformers": {
+        "genkit.denoisers.diffusers",
+        "genkit.networks",
+        "genkit.hub",
+        "genkit_pipelines",
+    },
     "accelerate": {"genkit.training"},
     "gradio": {"genkit_apps"},
     "tyro": {"genkit.cli", "genkit.commands"},

@@ -41,7 +41,7 @@ def run(argv: list[str]) -> int:
     if asked.steps is not None and asked.steps < 1:
         raise ValueError(f"steps is {asked.steps}; give at least 1")
     from genkit.hub import Pipeline, hide_loading_bars
-    from genkit.modality import call_arguments
+    from genkit.modalities import call_arguments
     from genkit.rng import sample_generators
 
     hide_loading_bars()

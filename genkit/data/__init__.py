@@ -1,6 +1,7 @@
 """Data sets, found by looking: every file of this folder that defines `load` is one.
 
-A data set's name is its file's name, its description the first line of that file's docstring.
+A data set's name is its file's name (with - for _), its description the first line of that file's
+docstring.
 Listing them reads the files and imports none, so that it costs no torch.
 """
 
@@ -21,7 +22,7 @@ def _trees() -> dict[str, ast.Module]:
     files = [p for p in sorted(Path(__file__).parent.glob("*.py")) if p.stem != "__init__"]
     trees = {p.stem: ast.parse(p.read_text(encoding="utf-8")) for p in files}
     return {
-        name: tree
+        name.replace("_", "-"): tree
         for name, tree in trees.items()
         if any(isinstance(node, ast.FunctionDef) and node.name == "load" for node in tree.body)
     }
@@ -39,7 +40,7 @@ def describe(name: str) -> str:
 
 def load(name: str, split: str = "train") -> "Samples":
     """The data set `name`, one of its splits. ValueError if there is no such set or split."""
-    return importlib.import_module(f"genkit.data.{_known(name)}").load(split)
+    return importlib.import_module(f"genkit.data.{_known(name).replace('-', '_')}").load(split)
 
 
 def _known(name: str) -> str:

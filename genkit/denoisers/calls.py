@@ -23,7 +23,17 @@ def class_conditional(
     return network(x_t, timestep, cond["label"], **extra)
 
 
-CALLS: dict[str, Callable[..., Tensor]] = {"MLPDenoiser": class_conditional}
+def prompted(
+    network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
+) -> Tensor:
+    """genkit's PromptedNetwork: a text encoder and its network in one."""
+    return network(x_t, timestep, cond["tokens"])
+
+
+CALLS: dict[str, Callable[..., Tensor]] = {
+    "MLPDenoiser": class_conditional,
+    "PromptedNetwork": prompted,
+}
 
 
 def network_call(network: torch.nn.Module) -> Callable[..., Tensor]:

@@ -6,15 +6,19 @@ The defaults (steps, guidance) are kept in model_index.json under `_genkit`, by 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from genkit import hub
-from genkit.sampling import Generators
+from genkit.sampling import Evaluate, Generators, sample
+
+OUTPUTS = ("pil", "np", "pt", "latent")
+AfterStep = Callable[..., dict[str, Tensor]]
 
 
 class TrainedPipeline(DiffusionPipeline):
@@ -25,6 +29,9 @@ class TrainedPipeline(DiffusionPipeline):
     """
 
     scheduler: Any
+    _callback_tensor_inputs = ["latents"]
+    _guidance_scale = 1.0
+    _num_timesteps = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,6 +44,53 @@ class TrainedPipeline(DiffusionPipeline):
         """A folder, a shipped name or a hub id, with its trained defaults; else a ValueError."""
         folder = hub.resolve(pretrained_model_name_or_path)
         return hub.load(folder, super().from_pretrained, **kwargs)
+
+    @property
+    def guidance_scale(self) -> float:
+        """The scale of the call in progress; a callback may set `_guidance_scale`."""
+        return self._guidance_scale
+
+    @property
+    def num_timesteps(self) -> int:
+        """The number of evaluations of the last call."""
+        return self._num_timesteps
+
+    def check_call(self, many: int, output_type: str, tensor_inputs: Sequence[str]) -> None:
+        """ValueError for a number of samples per prompt below one, an output type or a callback's
+        tensor there is none of."""
+        if many < 1:
+            raise ValueError(f"num_images_per_prompt is {many}; give at least 1")
+        if output_type not in OUTPUTS:
+            raise ValueError(f"unknown output_type {output_type!r}; choose {', '.join(OUTPUTS)}")
+        unknown = [name for name in tensor_inputs if name not in self._callback_tensor_inputs]
+        if unknown:
+            raise ValueError(
+                f"callback_on_step_end_tensor_inputs names {unknown[0]!r}; there is only "
+                f"{', '.join(self._callback_tensor_inputs)}"
+            )
+
+    def run_sampler(
+        self,
+        evaluate: Evaluate,
+        noise: Tensor,
+        steps: int,
+        generator: Generators,
+        callback: AfterStep | None,
+        tensor_inputs: Sequence[str],
+    ) -> Tensor:
+        """The sampling loop under a progress bar, with the caller's callback after every step."""
+        bar: Any = self.progress_bar  # its decorator hides its type
+        self._num_timesteps = steps
+        with bar(total=steps) as progress:
+
+            def after(i: int, timestep: Tensor, x: Tensor) -> Tensor:
+                progress.update()
+                if callback is None:
+                    return x
+                given = {"latents": x} if tensor_inputs else {}
+                return callback(self, i, timestep, given).pop("latents", x)
+
+            return sample(evaluate, self.scheduler, noise, steps, generator, callback=after)
 
     def trained_steps(self, steps: int | None) -> int:
         """The number of steps asked for, or the trained one; ValueError for fewer than one."""
@@ -69,3 +123,10 @@ class TrainedPipeline(DiffusionPipeline):
             return latents.to(device, dtype)
         many = list(generator) if isinstance(generator, Sequence) else generator
         return randn_tensor(shape, generator=many, device=device, dtype=dtype)
+
+
+def tensor_inputs(callback: AfterStep | None, named: Sequence[str]) -> Sequence[str]:
+    """The tensors a callback asks for: its own list, where it is one of diffusers' classes."""
+    if isinstance(callback, (PipelineCallback, MultiPipelineCallbacks)):
+        return callback.tensor_inputs
+    return named

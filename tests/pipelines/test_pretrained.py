@@ -8,7 +8,7 @@ import pytest
 import genkit
 import genkit_pipelines
 from genkit import hub
-from genkit.modality import modality
+from genkit.modalities import modality
 
 HOME = pathlib.Path(genkit_pipelines.__file__).parent / "pretrained"
 NAMES = sorted(folder.name for folder in HOME.iterdir() if folder.is_dir())

@@ -7,11 +7,10 @@ config, so this one pipeline runs every teacher and student of this shape. Laten
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
@@ -19,10 +18,8 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
 from genkit.guidance import both, guide
-from genkit.sampling import Evaluate, Generators, sample
-from genkit_pipelines.trained import TrainedPipeline
-
-OUTPUTS = ("pil", "np", "pt", "latent")
+from genkit.sampling import Evaluate, Generators
+from genkit_pipelines.trained import AfterStep, TrainedPipeline, tensor_inputs
 
 
 class ClassConditionalImagePipeline(TrainedPipeline):
@@ -33,30 +30,13 @@ class ClassConditionalImagePipeline(TrainedPipeline):
     """
 
     model_cpu_offload_seq = "network"
-    _callback_tensor_inputs = ["latents"]
 
     def __init__(self, network: ModelMixin, scheduler: SchedulerMixin) -> None:
         super().__init__()
         self.register_modules(network=network, scheduler=scheduler)
         self.image_processor = VaeImageProcessor(vae_scale_factor=1)
 
-    @property
-    def guidance_scale(self) -> float:
-        """The scale of the call in progress; a callback may set `_guidance_scale`."""
-        return self._guidance_scale
-
-    @property
-    def num_timesteps(self) -> int:
-        """The number of evaluations of the last call."""
-        return self._num_timesteps
-
-    def check_inputs(
-        self,
-        labels: Sequence[int],
-        num_images_per_prompt: int,
-        output_type: str,
-        callback_tensor_inputs: Sequence[str],
-    ) -> None:
+    def check_inputs(self, labels: Sequence[int]) -> None:
         """ValueError for what a call cannot use."""
         classes = int(self.network.config["num_classes"])
         wrong = [n for n in labels if isinstance(n, bool) or not isinstance(n, int)]
@@ -67,16 +47,6 @@ class ClassConditionalImagePipeline(TrainedPipeline):
         outside = [n for n in labels if not 0 <= n < classes]
         if outside:
             raise ValueError(f"class label {outside[0]} is out of range; give 0 to {classes - 1}")
-        if num_images_per_prompt < 1:
-            raise ValueError(f"num_images_per_prompt is {num_images_per_prompt}; give at least 1")
-        if output_type not in OUTPUTS:
-            raise ValueError(f"unknown output_type {output_type!r}; choose {', '.join(OUTPUTS)}")
-        unknown = [n for n in callback_tensor_inputs if n not in self._callback_tensor_inputs]
-        if unknown:
-            raise ValueError(
-                f"callback_on_step_end_tensor_inputs names {unknown[0]!r}; there is only "
-                f"{', '.join(self._callback_tensor_inputs)}"
-            )
 
     def _evaluation(self, labels: Tensor) -> Evaluate:
         """The network's raw output with guidance, in one doubled batch unless the scale is 1."""
@@ -103,7 +73,7 @@ class ClassConditionalImagePipeline(TrainedPipeline):
         latents: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: Callable[..., dict[str, Tensor]] | None = None,
+        callback_on_step_end: AfterStep | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> Any:
         """`num_images_per_prompt` images of each class label, those of one label together.
@@ -117,34 +87,20 @@ class ClassConditionalImagePipeline(TrainedPipeline):
         ValueError for labels out of range, steps below 1 or other than the trained number on a
         fixed grid, latents of a wrong shape, or a list of generators of a wrong length.
         """
-        if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
-            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        wanted = tensor_inputs(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        self.check_call(num_images_per_prompt, output_type, wanted)
         labels = class_labels if isinstance(class_labels, list) else [class_labels]
-        self.check_inputs(
-            labels, num_images_per_prompt, output_type, callback_on_step_end_tensor_inputs
-        )
+        self.check_inputs(labels)
         steps = self.trained_steps(num_inference_steps)
         self._guidance_scale = self.trained_guidance(guidance_scale)
-        self._num_timesteps = steps
         label = torch.tensor(labels, device=self._execution_device)
         label = label.repeat_interleave(num_images_per_prompt)
         config = self.network.config
         shape = (len(label), config["in_channels"], config["sample_size"], config["sample_size"])
         noise = self.start(shape, generator, latents)
-
-        bar: Any = self.progress_bar  # its decorator hides its type
-        with bar(total=steps) as progress:
-
-            def after(i: int, timestep: Tensor, x: Tensor) -> Tensor:
-                progress.update()
-                if callback_on_step_end is None:
-                    return x
-                given = {"latents": x} if callback_on_step_end_tensor_inputs else {}
-                return callback_on_step_end(self, i, timestep, given).pop("latents", x)
-
-            x = sample(
-                self._evaluation(label), self.scheduler, noise, steps, generator, callback=after
-            )
+        x = self.run_sampler(
+            self._evaluation(label), noise, steps, generator, callback_on_step_end, wanted
+        )
         images: Any = self.image_processor.postprocess(x, output_type=output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)

@@ -1,4 +1,4 @@
-"""Tests of genkit/modality.py."""
+"""Tests of genkit/modalities."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from PIL import Image
 from genkit.data import load
 from genkit.data.base import Samples
 from genkit.hub import Pipeline
-from genkit.modality import call_arguments, labels, modality
+from genkit.modalities import call_arguments, labels, modality
 from genkit.rng import sample_generators
 
 

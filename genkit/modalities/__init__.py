@@ -1,0 +1,45 @@
+"""The modality of a data set, and what a typed prompt means to a pipeline.
+
+A kind of data set is recognised by what it is conditioned on; a new kind is one file here and one
+row of KINDS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from genkit.data.base import Samples
+from genkit.modalities.base import Modality
+from genkit.modalities.classes import ClassImages, labels
+from genkit.modalities.texts import TextImages
+
+__all__ = ["ClassImages", "Modality", "TextImages", "call_arguments", "labels", "modality"]
+
+KINDS: dict[tuple[str, ...], Callable[[Samples], Modality]] = {
+    ("label",): ClassImages.of,
+    ("caption",): TextImages.of,
+}
+
+
+def modality(data: Samples) -> Modality:
+    """The modality of a data set, by the names of its conditions."""
+    kind = tuple(sorted([*data.cond, *(["caption"] if data.captions else [])]))
+    if kind not in KINDS:
+        known = "; ".join(", ".join(each) for each in KINDS)
+        raise ValueError(f"{data.name} has the conditions {kind}; known kinds of data: {known}")
+    return KINDS[kind](data)
+
+
+def call_arguments(pipeline: Any, prompt: str | None) -> dict[str, Sequence[Any]]:
+    """What a prompt typed by a person means to a pipeline: its class labels, or its text."""
+    import inspect
+
+    taken = inspect.signature(type(pipeline).__call__).parameters
+    if "class_labels" in taken:
+        return {"class_labels": labels(prompt, pipeline.network.config.num_classes)}
+    if prompt is None:
+        raise ValueError(
+            f'{type(pipeline).__name__} needs a prompt: genkit generate PIPELINE "..."'
+        )
+    return {"prompt": [prompt]}

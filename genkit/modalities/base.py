@@ -1,0 +1,85 @@
+"""Modality is data: what a run must know of its samples that trainer and methods must not.
+
+The shape of a sample, its conditions, which network learns it, how a pipeline of it is built and
+called, how it is shown and measured.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from genkit import terms
+from genkit.data.base import Samples
+from genkit.guidance import Cond
+from genkit.paths import Kind
+
+if TYPE_CHECKING:
+    from genkit.metrics import Reference
+
+
+@dataclass(frozen=True)
+class Modality(ABC):
+    """name: of the data set. latent: shape of one sample, without the batch. uncond: the conditions
+    of no condition, batch 1; its keys are the names of the conditions. distance: per sample.
+    kind: what a fresh network predicts."""
+
+    name: str
+    latent: tuple[int, ...]
+    uncond: Cond
+    distance: terms.Distance = terms.squared
+    kind: Kind = "velocity"
+
+    @abstractmethod
+    def cond(self, n: int) -> dict[str, Tensor]:
+        """Conditions of n samples, always the same ones, and the first of them for any smaller n;
+        pairs, previews and evaluations are made with them."""
+
+    @property
+    def preview_n(self) -> int:
+        """Samples in a preview; some share a condition, so that constant output can be seen."""
+        return 20
+
+    def batches(self, data: Samples) -> dict[str, Any]:
+        """A data set as training reads it: {"x_0": (n, *latent), "cond": {name: (n, ...)}}."""
+        return {"x_0": data.x_0, "cond": dict(data.cond)}
+
+    @abstractmethod
+    def network(self) -> Any:
+        """A fresh network for this data, as a teacher begins."""
+
+    @abstractmethod
+    def pipeline(self, network: Any, scheduler: Any) -> Any:
+        """The diffusers pipeline of a network and the scheduler that samples it."""
+
+    @abstractmethod
+    def generate(
+        self,
+        pipeline: Any,
+        cond: Cond,
+        generators: list[torch.Generator],
+        steps: int | None = None,
+        guidance: float | None = None,
+    ) -> Tensor:
+        """Raw samples (n, *latent) of a pipeline, by its own `__call__`; None: as trained."""
+
+    @abstractmethod
+    def render(self, rows: Mapping[str, Tensor], stem: Path) -> Path:
+        """Write rows of samples {label: (n, *latent)}, one above the other, into a file named
+        `stem` and the suffix of what it is; returns the file."""
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Raw samples as what figures are measured on; here they are that already."""
+        return latent
+
+    def reference(self) -> Reference:
+        """What samples are measured against; ValueError where the data set has no figures yet."""
+        from genkit.metrics import reference
+
+        return reference(self.name)

@@ -1,0 +1,81 @@
+"""Small square pictures with a class label each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genkit.data.base import Samples
+from genkit.guidance import Cond
+from genkit.modalities.base import Modality
+from genkit.modalities.sheet import write_sheet
+
+
+@dataclass(frozen=True)
+class ClassImages(Modality):
+    """Pictures (c, s, s) in [-1, 1], each of a class."""
+
+    num_classes: int = 10
+
+    @classmethod
+    def of(cls, data: Samples) -> ClassImages:
+        """The modality of a data set of pictures with labels."""
+        latent = tuple(data.x_0.shape[1:])
+        if len(latent) != 3 or latent[1] != latent[2]:
+            raise ValueError(f"{data.name} has samples {latent}; pictures must be (c, size, size)")
+        none = {"label": torch.tensor([data.num_classes])}
+        return cls(data.name, latent, none, num_classes=data.num_classes)
+
+    def cond(self, n: int) -> dict[str, Tensor]:
+        return {"label": torch.arange(n) % self.num_classes}
+
+    def network(self) -> Any:
+        from genkit.networks.mlp import MLPDenoiser
+
+        channels, size, _ = self.latent
+        return MLPDenoiser(channels, size, num_classes=self.num_classes)
+
+    def pipeline(self, network: Any, scheduler: Any) -> Any:
+        from genkit_pipelines.image.class_conditional import ClassConditionalImagePipeline
+
+        return ClassConditionalImagePipeline(network, scheduler)
+
+    def generate(
+        self,
+        pipeline: Any,
+        cond: Cond,
+        generators: list[torch.Generator],
+        steps: int | None = None,
+        guidance: float | None = None,
+    ) -> Tensor:
+        return pipeline(
+            class_labels=cond["label"].tolist(),
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=generators,
+            output_type="latent",
+        ).images
+
+    def render(self, rows: Mapping[str, Tensor], stem: Path) -> Path:
+        return write_sheet(rows, stem)
+
+
+def labels(prompt: str | None, num_classes: int) -> list[int]:
+    """Class labels of a prompt such as "3" or "3,5"; None is every class once."""
+    if prompt is None:
+        return list(range(num_classes))
+    try:
+        wanted = [int(part) for part in prompt.split(",")]
+    except ValueError:
+        raise ValueError(
+            f'the prompt {prompt!r} is no list of classes; give for instance "3" or "3,5"'
+        ) from None
+    wrong = [label for label in wanted if not 0 <= label < num_classes]
+    if wrong:
+        raise ValueError(f"there is no class {wrong[0]}; classes run from 0 to {num_classes - 1}")
+    return wanted

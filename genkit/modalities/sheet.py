@@ -1,0 +1,43 @@
+"""Rows of small pictures under their labels, as one PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+TILE = 48  # pixels a shown sample has at least, on its longer side
+
+
+def write_sheet(rows: Mapping[str, Tensor], stem: Path) -> Path:
+    """Write {label: pictures (n, c, h, w) in [-1, 1]} to `stem`.png, and return that."""
+    from PIL import Image, ImageDraw
+
+    strips = [(label, _strip(samples)) for label, samples in rows.items()]
+    band, width = 14, max(strip.width for _, strip in strips)
+    height = sum(band + strip.height for _, strip in strips)
+    sheet = Image.new("RGB", (width, height), "white")
+    draw, top = ImageDraw.Draw(sheet), 0
+    for label, strip in strips:
+        draw.text((2, top + 1), label, fill="black")
+        sheet.paste(strip, (0, top + band))
+        top += band + strip.height
+    file = stem.with_name(stem.name + ".png")
+    sheet.save(file)
+    return file
+
+
+def _strip(samples: Tensor) -> Any:
+    """Pictures (n, c, s, s) in [-1, 1] side by side, enlarged without smoothing."""
+    from PIL import Image
+
+    n, channels, size, _ = samples.shape
+    pixels = samples.detach().float().cpu().clamp(-1, 1).add(1).mul(127.5).round().byte()
+    pixels = pixels.expand(n, 3, size, size) if channels == 1 else pixels[:, :3]
+    flat = nn.functional.pad(pixels, (0, 1, 0, 0), value=255)  # a gap of one pixel
+    flat = flat.permute(2, 0, 3, 1).reshape(size, n * (size + 1), 3)
+    scale = -(-TILE // size)
+    image = Image.fromarray(flat.numpy())
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)

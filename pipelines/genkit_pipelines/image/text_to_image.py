@@ -1,0 +1,217 @@
+"""Text-to-image by any text-conditioned network on any Path, in pixels or in a VAE's latents.
+
+What depends on the training (path, kind, grid, stochastic or not) is held by the scheduler's
+config, so this one pipeline runs every teacher and student of this shape.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from genkit.guidance import guide
+from genkit.sampling import Evaluate, Generators
+from genkit_pipelines.trained import AfterStep, TrainedPipeline, tensor_inputs
+
+Prompt = str | list[str]
+
+
+class TextToImagePipeline(TrainedPipeline):
+    """Images of what a prompt says.
+
+    network: called as (x, encoder_hidden_states=, timestep=); its config gives in_channels and
+    sample_size. text_encoder: its last hidden state conditions the network; padding is seen like
+    any token, and no condition is the empty prompt. vae: AutoencoderKL or AutoencoderTiny, whose
+    latents the network makes; None for pixels in [-1, 1].
+    """
+
+    model_cpu_offload_seq = "text_encoder->network->vae"
+    _optional_components = ["vae"]
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        text_encoder: PreTrainedModel,
+        network: ModelMixin,
+        scheduler: SchedulerMixin,
+        vae: ModelMixin | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            tokenizer=tokenizer,
+            text_encoder=text_encoder,
+            network=network,
+            scheduler=scheduler,
+            vae=vae,
+        )
+        scale = 1 if vae is None else 2 ** (len(vae.config["block_out_channels"]) - 1)
+        self.image_processor = VaeImageProcessor(vae_scale_factor=scale)
+
+    def tokens(self, prompts: Sequence[str]) -> Tensor:
+        """(n, length) tokens, padded. Says once per call which words the vocabulary does not have,
+        and which prompts are cut."""
+        tokenizer: Any = self.tokenizer
+        length = tokenizer.model_max_length
+        whole = tokenizer(list(prompts)).input_ids
+        for prompt, ids in zip(prompts, whole, strict=True):
+            if len(ids) > length:
+                kept = tokenizer.decode(ids[: length - 1])
+                warnings.warn(
+                    f"the prompt {prompt!r} has {len(ids) - 1} words, more than {length - 1}; only "
+                    f"{kept!r} is read",
+                    stacklevel=3,
+                )
+        strange = sorted(_unknown(tokenizer, prompts))
+        if strange:
+            warnings.warn(
+                f"words this model does not know, all read alike: {', '.join(strange)}",
+                stacklevel=3,
+            )
+        given = tokenizer(
+            list(prompts),
+            padding="max_length",
+            truncation=True,
+            max_length=length,
+            return_tensors="pt",
+        )
+        return given.input_ids.to(self._execution_device)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """(n, length) tokens as (n, length, width) embeddings."""
+        with torch.no_grad():
+            return self.text_encoder(input_ids=tokens).last_hidden_state
+
+    def encode_prompt(self, prompt: Prompt) -> Tensor:
+        """(n, length, width) embeddings of one prompt or of several."""
+        return self.embed(self.tokens([prompt] if isinstance(prompt, str) else prompt))
+
+    def check_inputs(
+        self,
+        prompt: Prompt | None,
+        negative_prompt: Prompt | None,
+        prompt_embeds: Tensor | None,
+        negative_prompt_embeds: Tensor | None,
+    ) -> None:
+        """ValueError for what a call cannot use."""
+        if (prompt is None) == (prompt_embeds is None):
+            raise ValueError("give either prompt or prompt_embeds")
+        if prompt is not None and not prompt:
+            prompt = [] if isinstance(prompt, list) else prompt
+            if prompt == []:
+                raise ValueError("prompt is an empty list; give at least one prompt")
+        for name, text in (("prompt", prompt), ("negative_prompt", negative_prompt)):
+            each = [text] if text is None or isinstance(text, str) else text
+            if not isinstance(each, list) or any(not isinstance(t, str | None) for t in each):
+                raise ValueError(f"{name} is {text!r}; give a string or a list of strings")
+        if negative_prompt is not None and negative_prompt_embeds is not None:
+            raise ValueError("give negative_prompt or negative_prompt_embeds, not both")
+
+    def _nothing(
+        self, negative_prompt: Prompt | None, embeds: Tensor | None, like: Tensor
+    ) -> Tensor:
+        """Embeddings of no condition, or of what is to be avoided, as many as `like` has."""
+        if embeds is None:
+            embeds = self.encode_prompt(negative_prompt or "")
+        if len(embeds) not in (1, len(like)):
+            raise ValueError(
+                f"{len(embeds)} negative prompts for {len(like)} prompts; give one, or one each"
+            )
+        return embeds.to(like).expand(len(like), *embeds.shape[1:])
+
+    def _evaluation(self, cond: Tensor, uncond: Tensor | None) -> Evaluate:
+        """The network's raw output with guidance, in one doubled batch unless the scale is 1."""
+        doubled = cond if uncond is None else torch.cat([uncond, cond])
+
+        def network(x: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+            return self.network(
+                x, encoder_hidden_states=text, timestep=timestep, return_dict=False
+            )[0]
+
+        def evaluate(x: Tensor, timestep: Tensor) -> Tensor:
+            if uncond is None or self._guidance_scale == 1:
+                return network(x, timestep, cond)
+            value = network(torch.cat([x, x]), torch.cat([timestep, timestep]), doubled)
+            without, within = value.chunk(2)
+            return guide(within, without, self._guidance_scale)
+
+        return evaluate
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Latents as pictures (n, 3, h, w) in [-1, 1]."""
+        if self.vae is None:
+            return latents
+        config = self.vae.config
+        shift = config.get("shift_factor") or 0.0
+        return self.vae.decode(latents / config["scaling_factor"] + shift, return_dict=False)[0]
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: Prompt | None = None,
+        negative_prompt: Prompt | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        num_images_per_prompt: int = 1,
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: AfterStep | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> Any:
+        """`num_images_per_prompt` images of each prompt, those of one prompt together.
+
+        num_inference_steps, guidance_scale: None means as trained; guidance is uncond +
+        scale (cond - uncond), 1 is off, and negative prompts then do nothing (which is said).
+        generator: one, or a list with one per image, which makes an image independent of the
+        others. latents: unit noise (n, channels, size, size). prompt_embeds: of `encode_prompt`.
+        output_type: "pil", "np" (n, h, w, c) and "pt" (n, c, h, w) in [0, 1], or "latent", the
+        network's own output, unclipped. Returns ImagePipelineOutput, or a tuple.
+        callback_on_step_end(pipeline, step, timestep, {"latents": x}) -> dict runs after each step.
+        ValueError for prompts that are none, steps below 1 or other than the trained number on a
+        fixed grid, latents of a wrong shape, or a list of generators of a wrong length.
+        """
+        wanted = tensor_inputs(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        self.check_call(num_images_per_prompt, output_type, wanted)
+        self.check_inputs(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
+        steps = self.trained_steps(num_inference_steps)
+        self._guidance_scale = self.trained_guidance(guidance_scale)
+        cond = self.encode_prompt(prompt) if prompt_embeds is None else prompt_embeds  # type: ignore[arg-type]
+        cond = cond.to(self._execution_device, self.network.dtype)
+        uncond = None
+        if self._guidance_scale != 1:
+            uncond = self._nothing(negative_prompt, negative_prompt_embeds, cond)
+            uncond = uncond.repeat_interleave(num_images_per_prompt, 0)
+        elif negative_prompt:
+            warnings.warn("negative_prompt does nothing at guidance_scale 1", stacklevel=2)
+        cond = cond.repeat_interleave(num_images_per_prompt, 0)
+        config = self.network.config
+        size = config["sample_size"]
+        noise = self.start((len(cond), config["in_channels"], size, size), generator, latents)
+        x = self.run_sampler(
+            self._evaluation(cond, uncond), noise, steps, generator, callback_on_step_end, wanted
+        )
+        decoded = x if output_type == "latent" else self.decode_latents(x)
+        images: Any = self.image_processor.postprocess(decoded, output_type=output_type)
+        self.maybe_free_model_hooks()
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+
+def _unknown(tokenizer: Any, prompts: Sequence[str]) -> set[str]:
+    """The words of the prompts that become the tokenizer's unknown token."""
+    if tokenizer.unk_token_id is None:
+        return set()
+    words = {word for prompt in prompts for word in prompt.split()}
+    ids = {word: tokenizer(word, add_special_tokens=False).input_ids for word in words}
+    return {word for word, tokens in ids.items() if tokenizer.unk_token_id in tokens}
