@@ -77,6 +77,7 @@ ARROWS: dict[str, set[str]] = {
 THIRD_PARTY: dict[str, set[str]] = {
     "diffusers": {
         "genkit.denoisers.diffusers",
+        "genkit.denoisers.families",
         "genkit.schedulers",
         "genkit.networks",
         "genkit.acceleration",

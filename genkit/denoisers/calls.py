@@ -1,12 +1,13 @@
 """One short call per model family: how a network of that class is evaluated.
 
 A call is `(network, x_t, timestep, cond, s) -> tensor`. The table is keyed by class name, which is
-what a saved pipeline's config holds; adding a family is one function and one row.
+what a saved pipeline's config holds; adding a family is one function and one row. Config keys that
+ask for more inputs than a call gives are refused by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -30,18 +31,97 @@ def prompted(
     return network(x_t, timestep, cond["tokens"])
 
 
+def unet(
+    network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
+) -> Tensor:
+    """diffusers' UNet2DModel, with class labels where it has classes."""
+    value = network(x_t, timestep, class_labels=cond.get("label"), return_dict=False)[0]
+    return _mean(value, x_t)
+
+
+def text_unet(
+    network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
+) -> Tensor:
+    """diffusers' UNet2DConditionModel, conditioned on text alone (SD 1.5, 2.1)."""
+    text = cond["encoder_hidden_states"]
+    value = network(x_t, timestep, encoder_hidden_states=text, return_dict=False)[0]
+    return _mean(value, x_t)
+
+
+def pixart(
+    network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
+) -> Tensor:
+    """diffusers' PixArtTransformer2DModel: alpha and sigma with their mask, ours without one."""
+    size = {name: cond.get(name) for name in ("resolution", "aspect_ratio")}
+    value = network(
+        x_t,
+        encoder_hidden_states=cond["encoder_hidden_states"],
+        encoder_attention_mask=cond.get("attention_mask"),
+        timestep=timestep,
+        added_cond_kwargs=size,
+        return_dict=False,
+    )[0]
+    return _mean(value, x_t)
+
+
+def stable_diffusion_3(
+    network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
+) -> Tensor:
+    """diffusers' SD3Transformer2DModel."""
+    return network(
+        x_t,
+        timestep=timestep,
+        encoder_hidden_states=cond["encoder_hidden_states"],
+        pooled_projections=cond["pooled_projections"],
+        return_dict=False,
+    )[0]
+
+
+def _mean(value: Tensor, x_t: Tensor) -> Tensor:
+    """The prediction itself, of a network whose other half of channels is a learned variance."""
+    return value if value.shape == x_t.shape else value.chunk(2, dim=1)[0]
+
+
 CALLS: dict[str, Callable[..., Tensor]] = {
     "MLPDenoiser": class_conditional,
     "PromptedNetwork": prompted,
+    "UNet2DModel": unet,
+    "UNet2DConditionModel": text_unet,
+    "PixArtTransformer2DModel": pixart,
+    "SD3Transformer2DModel": stable_diffusion_3,
+}
+
+# {class: {config key: the values a call serves}}; any other value asks for inputs no call gives.
+SERVED: dict[str, dict[str, Collection[Any]]] = {
+    "UNet2DModel": {"time_embedding_type": ("positional",), "class_embed_type": (None,)},
+    "UNet2DConditionModel": {
+        name: (None,)
+        for name in (
+            "class_embed_type",
+            "num_class_embeds",
+            "addition_embed_type",
+            "encoder_hid_dim_type",
+            "time_cond_proj_dim",
+        )
+    },
 }
 
 
 def network_call(network: torch.nn.Module) -> Callable[..., Tensor]:
-    """The call of a network's class; ValueError for a class no call is written for."""
+    """The call of a network's class; ValueError for a class no call is written for, and for a
+    config that asks for other inputs."""
     name = type(network).__name__
     if name not in CALLS:
         raise ValueError(
-            f"no call is known for {name}; known: {', '.join(CALLS)}. Add one to "
-            "genkit/denoisers/calls.py, or pass call= with NetworkDenoiser"
+            f"no call is known for {name}; known: {', '.join(CALLS)}. Give yours, as "
+            "NetworkDenoiser(network, call, path, kind, time_scale) with call(network, x_t, "
+            "timestep, cond, s), or add one to genkit/denoisers/calls.py"
         )
+    config: Any = network.config if name in SERVED else {}
+    for key, served in SERVED.get(name, {}).items():
+        if config.get(key) not in served:
+            raise ValueError(
+                f"{name} with {key}={config.get(key)!r} in its config is not supported as a "
+                "teacher's; give its call yourself, with NetworkDenoiser(network, call, path, ...)"
+            )
     return CALLS[name]

@@ -1,8 +1,7 @@
-"""Any diffusers pipeline as a Denoiser: path, kind and network time read from its own configs.
+"""Any known diffusers pipeline as a Denoiser: path, kind and network time read from its configs.
 
-Two tables hold what is known: SCHEDULERS, from a scheduler's class name to its path and grid, and
-NETWORKS, from a network's class name to its latent shape and its condition of no condition. A new
-family is one function and one row; nothing is guessed from a name or a shape.
+SCHEDULERS leads from a scheduler's class name to its path and grid; `families` knows the pipelines
+and `calls` the networks. A new scheduler is one row; nothing is guessed from a name or a shape.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from genkit import hub
 from genkit.denoisers.base import NetworkDenoiser
 from genkit.denoisers.calls import network_call
+from genkit.denoisers.checks import check_parts, check_scheduler
+from genkit.denoisers.families import Family, default_guidance, find_family, unconditional
 from genkit.guidance import Cond
 from genkit.paths import DiscreteVP, Kind, Path, RectifiedFlow, make_path
 from genkit.sampling import Sampler
@@ -29,12 +28,13 @@ DEFAULT_STEPS = 50
 class Loaded:
     """A pipeline as a teacher.
 
-    uncond: the conditions of no condition, batch 1. latent: shape of one sample. sampler: how the
-    pipeline samples by default, guidance its default scale (1 is off).
+    family: its row in PIPELINES. uncond: the conditions of no condition, batch 1. latent: shape of
+    one sample. sampler: how the pipeline samples by default, guidance its default scale (1: off).
     """
 
     denoiser: NetworkDenoiser
     pipeline: Any
+    family: Family
     uncond: Cond
     latent: tuple[int, ...]
     sampler: Sampler
@@ -51,6 +51,12 @@ class Schedule:
     sampler: Sampler
 
 
+def _refuse(config: Any, *keys: str) -> None:
+    for key in keys:
+        if config.get(key):
+            raise ValueError(f"a scheduler with {key} is not supported as a teacher's yet")
+
+
 def _flow(scheduler: Any, steps: int) -> Schedule:
     """FlowMatchEuler and FlowMapEuler: rectified flow, velocity, timesteps 0..1000.
 
@@ -58,9 +64,7 @@ def _flow(scheduler: Any, steps: int) -> Schedule:
     evaluation at sigma = 0.001, which is all but wasted.
     """
     config = scheduler.config
-    for unsupported in ("use_dynamic_shifting", "stochastic_sampling"):
-        if config.get(unsupported):
-            raise ValueError(f"a scheduler with {unsupported} is not supported as a teacher's yet")
+    _refuse(config, "use_dynamic_shifting", "stochastic_sampling", "invert_sigmas")
     shift = float(config["shift"])
     even = [1 - i / steps for i in range(steps)]
     times = tuple(shift * u / (1 + (shift - 1) * u) for u in even)
@@ -86,9 +90,17 @@ def _discrete_vp(scheduler: Any, steps: int) -> Schedule:
     """The DDPM family: betas, num_train_timesteps and prediction_type in the config.
 
     The sampler is DDIM from the last timestep on, evenly spaced, whatever the scheduler: "leading"
-    spacing, a common default, starts short of pure noise and evaluates at t = 1 for one step.
+    spacing, a common default, starts short of pure noise and evaluates at t = 1 for one step. What
+    else a config holds (steps_offset, set_alpha_to_one, Karras' sigmas) moves the scheduler's own
+    grid and not the path.
     """
     config = scheduler.config
+    _refuse(config, "use_flow_sigmas", "use_dynamic_shifting")
+    if config.get("timestep_type", "discrete") != "discrete":
+        raise ValueError(
+            f"a scheduler with timestep_type {config['timestep_type']!r} tells its network sigmas, "
+            "which is not supported as a teacher's yet"
+        )
     if config.get("trained_betas") is not None:
         raise ValueError("a scheduler with trained_betas is not supported; name a beta_schedule")
     if config["prediction_type"] not in _PREDICTIONS:
@@ -114,7 +126,10 @@ SCHEDULERS: dict[str, Callable[[Any, int], Schedule]] = {
     "DDIMScheduler": _discrete_vp,
     "DDPMScheduler": _discrete_vp,
     "DPMSolverMultistepScheduler": _discrete_vp,
+    "EulerAncestralDiscreteScheduler": _discrete_vp,
     "EulerDiscreteScheduler": _discrete_vp,
+    "LMSDiscreteScheduler": _discrete_vp,
+    "PNDMScheduler": _discrete_vp,
     "UniPCMultistepScheduler": _discrete_vp,
 }
 
@@ -132,48 +147,41 @@ def read_schedule(scheduler: Any, steps: int = DEFAULT_STEPS) -> Schedule:
     return SCHEDULERS[name](scheduler, steps)
 
 
-def _class_conditional(network: Any) -> tuple[tuple[int, ...], Cond]:
-    config = network.config
-    latent = (config["in_channels"], config["sample_size"], config["sample_size"])
-    return latent, {"label": torch.tensor([config["num_classes"]])}
-
-
-NETWORKS: dict[str, Callable[[Any], tuple[tuple[int, ...], Cond]]] = {
-    "MLPDenoiser": _class_conditional,
-}
-# The names diffusers and genkit give to a pipeline's denoising network.
-ROLES = ("network", "transformer", "unet")
-
-
 def find_network(pipeline: Any) -> Any:
-    """The pipeline's denoising network; ValueError where it has none, or of an unknown class."""
-    found = [pipeline.components[name] for name in ROLES if name in pipeline.components]
-    if len(found) != 1:
-        raise ValueError(
-            f"{type(pipeline).__name__} has no single denoising network; its components are "
-            f"{', '.join(pipeline.components)}"
-        )
-    name = type(found[0]).__name__
-    if name not in NETWORKS:
-        raise ValueError(
-            f"{name} is not known as a teacher's network; known: {', '.join(NETWORKS)}. Add it to "
-            "genkit/denoisers/diffusers.py and calls.py"
-        )
-    return found[0]
+    """The pipeline's denoising network; ValueError for a pipeline of an unknown class."""
+    return pipeline.components[find_family(pipeline).role]
 
 
 def as_denoiser(pipeline: Any) -> Loaded:
-    """An open pipeline as a Denoiser with what sampling it needs; it shares the network."""
-    network = find_network(pipeline)
-    latent, uncond = NETWORKS[type(network).__name__](network)
-    defaults = hub.trained(pipeline)
-    schedule = read_schedule(pipeline.scheduler, defaults.get("steps", DEFAULT_STEPS))
-    two_time = bool(network.config.get("two_time", False))
+    """An open pipeline as a Denoiser with what sampling it needs; it shares the network.
+
+    ValueError for a pipeline, network or scheduler of an unknown class, for configs that ask for
+    what no call gives, and for parts that contradict each other.
+    """
+    family = find_family(pipeline)
+    network = pipeline.components[family.role]
+    call = network_call(network)
+    check_scheduler(pipeline, family)
+    trained = hub.trained(pipeline)
+    schedule = read_schedule(pipeline.scheduler, trained.get("steps", DEFAULT_STEPS))
+    check_parts(pipeline, family, schedule.path)
     denoiser = NetworkDenoiser(
-        network, network_call(network), schedule.path, schedule.kind, schedule.time_scale, two_time
+        network,
+        call,
+        schedule.path,
+        schedule.kind,
+        schedule.time_scale,
+        bool(network.config.get("two_time", False)),
     )
-    guidance = float(defaults.get("guidance", 1.0))
-    return Loaded(denoiser, pipeline, uncond, latent, schedule.sampler, guidance)
+    return Loaded(
+        denoiser,
+        pipeline,
+        family,
+        unconditional(pipeline, family),
+        family.latent(pipeline),
+        schedule.sampler,
+        float(trained.get("guidance", 1.0)) if trained else default_guidance(pipeline),
+    )
 
 
 def load_denoiser(name_or_dir: str | os.PathLike[str]) -> Loaded:

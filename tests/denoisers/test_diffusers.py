@@ -9,10 +9,13 @@ from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     FlowMapEulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     HeunDiscreteScheduler,
+    LMSDiscreteScheduler,
+    PNDMScheduler,
     UniPCMultistepScheduler,
 )
 
@@ -36,7 +39,10 @@ DISCRETE = [
     DDIMScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    LMSDiscreteScheduler,
+    PNDMScheduler,
     UniPCMultistepScheduler,
 ]
 
@@ -147,11 +153,18 @@ def test_unknown_networks():
     pipe = ClassConditionalImagePipeline(
         Other(sample_size=4, width=4), FlowMapEulerDiscreteScheduler()
     )
-    with pytest.raises(ValueError, match="Other is not known as a teacher's network"):
+    with pytest.raises(ValueError, match="no call is known for Other"):
         as_denoiser(pipe)
-    for parts in ({}, {"transformer": pipe.network, "unet": pipe.network}):
-        with pytest.raises(ValueError, match="no single denoising network"):
-            find_network(SimpleNamespace(components=parts))
+
+
+def test_unknown_pipelines():
+    """Which class, which are known, and how to give the call."""
+    one = SimpleNamespace(components={})
+    for find in (find_network, as_denoiser):
+        with pytest.raises(
+            ValueError, match="SimpleNamespace is not known.*StableDiffusion3.*path"
+        ):
+            find(one)
 
 
 def test_unknown_folder(tmp_path):
