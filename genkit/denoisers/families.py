@@ -249,6 +249,6 @@ def _check_loop(owner: str, family: Family, scheduler: Any) -> None:
     fresh = "generator" in step_arguments(scheduler, None) and scheduler.config.get("steps", 1) > 1
     if fresh and not family.generator:
         raise ValueError(
-            f"{owner} hands no generator to its scheduler, so a stochastic student of several steps "
-            "could not be reproduced; train it for one step, or with a deterministic sampler"
+            f"{owner} hands no generator to its scheduler, so a stochastic student of more steps "
+            "than one could not be reproduced; train it for one step, or with a deterministic sampler"
         )
