@@ -18,7 +18,8 @@ from typing import Any
 
 from genkit import catalogue, hub
 from genkit.acceleration.attention import quicken_training
-from genkit.data.base import Samples
+from genkit.data import open_data
+from genkit.data.base import Prompts
 from genkit.denoisers.base import Denoiser, NetworkDenoiser
 from genkit.denoisers.calls import network_call
 from genkit.denoisers.diffusers import Loaded, as_denoiser, load_denoiser
@@ -56,7 +57,9 @@ def train(
     if settings.run.lora:
         raise ValueError("lora adapts a trained network; training from nothing has none")
     record = {"command": "train", "method": method, "data": data, "settings": settings.flat()}
-    samples = load_data(data)
+    samples = open_data(data, settings.run.size)
+    if isinstance(samples, Prompts):
+        raise ValueError(f"{data} holds prompts without pictures; a teacher is trained on samples")
     kind = modality(samples)
     denoiser = fresh_denoiser(kind)
     built = _method(method, settings, denoiser, kind)
@@ -83,13 +86,16 @@ def distill(
     if data is None:
         raise ValueError(f"{name} does not say what it was trained on; name the data")
     settings = Settings.of(catalogue.method_class(method), config, data)
-    who = Teacher.of(name, loaded, settings.run.pair_steps, settings.run.pair_order)
-    samples = load_data(data)
-    kind = modality(samples)
+    settings.take_guidance(loaded.guidance)
+    steps, order = settings.run.pair_steps, settings.run.pair_order
+    who = Teacher.of(name, loaded, steps, order, settings.trainer.batch_size)
+    samples = open_data(data, _picture_size(loaded))
+    kind = modality(samples, loaded)
     if kind.latent != who.latent:
         raise ValueError(
             f"{who.name} makes samples {who.latent}, those of {data} are {kind.latent}"
         )
+    quicken_training(who.denoiser)
     built = _method(method, settings, who.denoiser, kind)
     if settings.run.lora:
         adapt_student(built, settings.run.lora)
@@ -173,11 +179,10 @@ def read_config(file: str | os.PathLike[str]) -> dict[str, Any]:
     return {name: held[name] for name in names if name in held} | settings
 
 
-def load_data(name: str) -> Samples:
-    """The training split of a data set."""
-    from genkit.data import load
-
-    return load(name)
+def _picture_size(teacher: Loaded) -> int:
+    """Pixels of a side of what the teacher draws."""
+    vae, size = teacher.pipeline.components.get("vae"), teacher.latent[-1]
+    return size if vae is None else size * 2 ** (len(vae.config["block_out_channels"]) - 1)
 
 
 def open_teacher(teacher: Any) -> tuple[Loaded, str, dict[str, Any]]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from genkit import hub
-from genkit.data.base import Samples
+from genkit.data.base import Prompts, Samples
 from genkit.data.pairs import cached_pairs, pairs_key
 from genkit.data.streams import Stream, TensorStream
 from genkit.denoisers.base import Denoiser, Guided
@@ -41,7 +41,7 @@ from genkit.training.watching import Measure, Sample
 
 PAIR_SEED, MEASURE_SEED = 1_000_000, 2_000_000
 PREVIEW_SEED, REFERENCE_SEED = 3_000_000, 4_000_000
-BATCH = 1000
+SHARD = 1000
 REPORT = "report.html"
 
 
@@ -55,15 +55,17 @@ class Teacher:
     scheduler: Any
     steps: int
     pipeline: Any
+    batch: int
 
     @classmethod
-    def of(cls, name: str, loaded: Loaded, steps: int, order: int) -> Teacher:
-        """A loaded pipeline as a teacher that takes `steps` of a multistep solver of `order`."""
+    def of(cls, name: str, loaded: Loaded, steps: int, order: int, batch: int) -> Teacher:
+        """A loaded pipeline as a teacher that takes `steps` of a multistep solver of `order`, on
+        `batch` samples at once."""
         who = loaded.denoiser
         scheduler = hub.make_scheduler(
             Sampler(steps, order=order), who.path, who.kind, who.time_scale
         )
-        return cls(name, who, loaded.latent, scheduler, steps, loaded.pipeline)
+        return cls(name, who, loaded.latent, scheduler, steps, loaded.pipeline, batch)
 
     def sample(
         self,
@@ -75,8 +77,8 @@ class Teacher:
         """x_0 of `denoiser` (this one, guided, or one trained from it) from unit noise (n, ...)."""
         parts, scheduler = [], copy.deepcopy(self.scheduler)
         device = next(denoiser.parameters()).device
-        for first in range(0, len(noise), BATCH):
-            rows = slice(first, first + BATCH)
+        for first in range(0, len(noise), self.batch):
+            rows = slice(first, first + self.batch)
             part = {name: value[rows].to(device) for name, value in cond.items()}
             with torch.no_grad():
                 x = denoiser.sample(
@@ -93,7 +95,7 @@ class Run:
     method: Method
     settings: Settings
     modality: Modality
-    data: Samples
+    data: Samples | Prompts
     teacher: Teacher | None
 
     def guided_teacher(self) -> Denoiser:
@@ -108,7 +110,7 @@ class Run:
         """The streams the method needs, but for its pairs, which stages make."""
         if "data" not in self.method.needs:
             return {}
-        if self.settings.run.teacher_data:
+        if isinstance(self.data, Prompts) or self.settings.run.teacher_data:
             say(f"using {self.settings.run.pairs} samples of the teacher as data")
             return {"data": self._pairs(self.guided_teacher(), {"purpose": "data"}, 0)}
         return {"data": TensorStream(self.modality.batches(self.data))}
@@ -135,32 +137,36 @@ class Run:
             cache_folder() / "pairs",
             key,
             lambda noise, cond, generators: who.sample(teacher, noise, cond, generators),
-            self.modality.cond(count),
+            self.modality.training_cond(count),
             self.modality.latent,
             seed,
-            shard=BATCH,
+            shard=SHARD,
             progress=progress,
         )
 
-    def _reference(self, seed: int, n: int) -> Tensor:
+    def _reference(self, seed: int, cond: Mapping[str, Tensor], n: int) -> Tensor:
         """Teacher samples on fixed noise; without a teacher, real data."""
         if self.teacher is None:
+            assert isinstance(self.data, Samples), "a teacher is trained on samples"
             return self.data.x_0[:n]
         generators = sample_generators(seed, n)
         noise = sample_noise(self.modality.latent, generators)
-        return self.teacher.sample(self.guided_teacher(), noise, self.modality.cond(n), generators)
+        return self.teacher.sample(self.guided_teacher(), noise, cond, generators)
 
-    def measure(self) -> Measure:
+    def measure(self) -> Measure | None:
         """Sliced Wasserstein distance of student samples to four times as many of the teacher's,
         on OTHER noise: on the same noise a student is the nearer the more it copies its teacher
         sample by sample, however blurred, and what moves its distribution is called worse. How far
         apart they lie on the same noise is given beside it. Without a teacher, the distance to real
         data, of samples at no more than 10 steps, as many cost more than training between looks."""
+        if not self.settings.trainer.measure_every:
+            return None
         n, sampler = self.settings.run.measure_n, self.method.sampler()
         free = self.teacher is None and sampler.times is None
         steps = min(sampler.steps, 10) if free else None
-        cond, same = self.modality.cond(n), self._reference(MEASURE_SEED, n)
-        reference = self._reference(REFERENCE_SEED, 4 * n)
+        cond = self.modality.cond(n)
+        same = self._reference(MEASURE_SEED, cond, n)
+        reference = self._reference(REFERENCE_SEED, self.modality.cond(4 * n), 4 * n)
 
         def measure(sample: Sample) -> dict[str, float]:
             generators = sample_generators(MEASURE_SEED, n)
@@ -175,14 +181,14 @@ class Run:
 
     def preview(self) -> Preview:
         """Teacher (or data) beside student on fixed seeds."""
-        n = self.modality.preview_n
+        n, cond = self.modality.preview_n, self.modality.preview_cond()
         name = "data" if self.teacher is None else f"teacher, {self.teacher.steps} steps"
         return Preview(
             n=n,
-            cond=self.modality.cond(n),
+            cond=cond,
             seed=PREVIEW_SEED,
             render=self.modality.render,
-            reference=self._reference(PREVIEW_SEED, n),
+            reference=self._reference(PREVIEW_SEED, cond, n),
             reference_name=name,
         )
 
@@ -211,6 +217,9 @@ class Run:
         """The figures of the delivered pipeline; None where the settings leave them out."""
         settings, label = self.settings.run, f"{self.method.name} (student)"
         if not settings.evaluate_n:
+            return None
+        if not self.modality.has_reference():
+            say(f"no figures against real data are known for {self.modality.name}: left out")
             return None
         theirs = []
         if self.teacher is None:

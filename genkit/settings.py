@@ -19,6 +19,9 @@ from genkit.training.config import TrainerConfig
 class RunConfig:
     """What is made for training, and how the result is judged."""
 
+    size: int = 32
+    """Pixels of a side, to which pictures of your own are brought for a teacher; students take
+    their teacher's."""
     lora: int = 0
     """Train low-rank adapters of this rank, merged on export; 0 trains the whole network."""
     pairs: int = 8192
@@ -81,6 +84,11 @@ class Settings:
         settings = cls(*(kind(**chosen[part]) for part, kind in kinds.items()))
         _check_method(settings.method)
         return settings
+
+    def take_guidance(self, default: float) -> None:
+        """Let a method that bakes guidance in, and was given none, take the teacher's default."""
+        if "guidance" in asdict(self.method) and self.method.guidance is None:
+            self.method.guidance = default
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its name."""

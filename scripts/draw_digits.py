@@ -20,15 +20,15 @@ N, SEED = 20, 12
 def main(students: list[str]) -> None:
     """Sample each row from the same generators and write the picture."""
     digits = modality(load("digits"))
-    cond = digits.cond(N)
+    asked = digits.asked(N)
     teacher = genkit.Pipeline.from_pretrained("digits-teacher")
     wanted = [(f"teacher, {k} step{'s' if k > 1 else ''}", teacher, k) for k in (50, 4, 2, 1)]
     for name in students:
         student = genkit.Pipeline.from_pretrained(name)
         facts = hub.trained(student)
-        wanted.append((f"{facts['method']}, {facts['steps']} step", student, None))
+        wanted.append((f"{facts['method']}, {facts['steps']} step", student, facts["steps"]))
     rows = {
-        label: digits.generate(pipeline, cond, sample_generators(SEED, N), steps)
+        label: digits.generate(pipeline, asked, sample_generators(SEED, N), steps, 1.0)
         for label, pipeline, steps in wanted
     }
     print(digits.render(rows, Path(__file__).parent.parent / "docs" / "digits"))

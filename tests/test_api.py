@@ -10,6 +10,7 @@ import torch
 
 import genkit
 from genkit import api, catalogue, runs
+from genkit.data import open_data
 from genkit.hub import Pipeline, trained
 from genkit.lora import adapted, merged
 from genkit.methods.base import Stage
@@ -160,8 +161,8 @@ def test_to_resume_where_nothing_is_starts_the_run(tiny_teacher: Path, tmp_path:
 def run_of(teacher: Path, **config: Any) -> runs.Run:
     settings = Settings.of(catalogue.method_class("reflow"), {**SHORT, **config})
     loaded, name, _ = api.open_teacher(teacher)
-    who = runs.Teacher.of(name, loaded, settings.run.pair_steps, settings.run.pair_order)
-    samples = api.load_data("digits")
+    who = runs.Teacher.of(name, loaded, settings.run.pair_steps, settings.run.pair_order, 64)
+    samples = open_data("digits", 8)
     kind = api.modality(samples)
     method = api._method("reflow", settings, who.denoiser, kind)
     return runs.Run(method, settings, kind, samples, who)

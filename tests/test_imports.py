@@ -62,7 +62,9 @@ ARROWS: dict[str, set[str]] = {
     "genkit.catalogue": {"genkit.data", "genkit.hub"},
     "genkit.lora": {"genkit.methods"},
     "genkit.settings": {"genkit.methods", "genkit.training", "genkit.catalogue"},
-    "genkit.modalities": MATH | PARTS | {"genkit.data", "genkit.metrics", "genkit_pipelines"},
+    "genkit.modalities": MATH
+    | PARTS
+    | {"genkit.data", "genkit.denoisers", "genkit.metrics", "genkit_pipelines"},
     "genkit.runs": GLUE | {"genkit.evaluation"},
     "genkit.evaluation": GLUE,
     "genkit.api": GLUE | {"genkit.runs", "genkit.evaluation", "genkit.acceleration"},

@@ -56,7 +56,7 @@ def test_a_sheet_shows_samples_enlarged_without_smoothing(tmp_path: Path):
 
 def test_generating_is_the_pipelines_own_call(tiny_teacher: Path):
     digits, pipeline = modality(load("digits")), Pipeline.from_pretrained(tiny_teacher)
-    x = digits.generate(pipeline, digits.cond(5), sample_generators(3, 5), steps=2)
+    x = digits.generate(pipeline, digits.asked(5), sample_generators(3, 5), 2, 1.0)
     again = pipeline(
         class_labels=[0, 1, 2, 3, 4],
         num_inference_steps=2,
@@ -65,7 +65,7 @@ def test_generating_is_the_pipelines_own_call(tiny_teacher: Path):
     ).images
     assert torch.equal(x, again)
     assert not torch.equal(
-        x, digits.generate(pipeline, digits.cond(5), sample_generators(4, 5), steps=2)
+        x, digits.generate(pipeline, digits.asked(5), sample_generators(4, 5), 2, 1.0)
     )
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from genkit.data.base import Samples
+    from genkit.data.base import Prompts, Samples
 
-__all__ = ["describe", "load", "names"]
+__all__ = ["describe", "load", "names", "open_data"]
 
 
 def _trees() -> dict[str, ast.Module]:
@@ -40,7 +40,28 @@ def describe(name: str) -> str:
 
 def load(name: str, split: str = "train") -> "Samples":
     """The data set `name`, one of its splits. ValueError if there is no such set or split."""
-    return importlib.import_module(f"genkit.data.{_known(name).replace('-', '_')}").load(split)
+    module = f"genkit.data.{_known(name).replace('-', '_')}"
+    return importlib.import_module(module).load(split)
+
+
+def open_data(name: str, size: int) -> "Samples | Prompts":
+    """What to train on: a data set of ours, a folder of pictures with captions, a text file of
+    prompts, or `datasets:NAME`. Pictures of a person's own are brought to size x size.
+
+    ValueError for what is none of these, or cannot be read.
+    """
+    from genkit.data.datasets_hub import PREFIX, read_datasets
+    from genkit.data.folder import read_folder
+    from genkit.data.prompts import read_prompts
+
+    path = Path(name)
+    if name.startswith(PREFIX):
+        return read_datasets(name.removeprefix(PREFIX), size)
+    if name not in names() and path.is_dir():
+        return read_folder(path, size)
+    if path.is_file():
+        return read_prompts(path)
+    return load(name)
 
 
 def _known(name: str) -> str:
@@ -48,5 +69,8 @@ def _known(name: str) -> str:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         meant = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"no data set is called {name!r}; {meant}there are: {', '.join(known)}")
+        raise ValueError(
+            f"no data set is called {name!r}; {meant}there are: {', '.join(known)}; or give a "
+            "folder of pictures with captions, a text file of prompts, or datasets:NAME"
+        )
     return name

@@ -1,4 +1,4 @@
-"""What a data set hands over: samples and what they are conditioned on, in memory."""
+"""What a data set hands over: samples and what they are conditioned on, in memory; or only prompts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +14,8 @@ class Samples:
     x_0: (n, ...) float32, scaled to [-1, 1].
     cond: {name: (n, ...)}, row i belongs to x_0[i]; class labels are "label", (n,) int64.
     num_classes: how many classes "label" counts, 0 where there are none. captions: a sentence for
-    each sample, or none at all.
+    each sample, or none at all. held_out: captions of what is in no training sample, where there
+    are such; students are shown and measured on them.
     """
 
     x_0: Tensor
@@ -22,6 +23,7 @@ class Samples:
     name: str
     num_classes: int = 0
     captions: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
 
     def __post_init__(self):
         assert len(self.captions) in (0, len(self.x_0)), "one caption for each sample, or none"
@@ -37,3 +39,25 @@ class Samples:
         rows = torch.arange(len(self.x_0))[index].tolist()
         said = tuple(self.captions[i] for i in rows) if self.captions else ()
         return replace(self, x_0=self.x_0[index], cond=cond, captions=said)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts without samples: a teacher makes what a method needs of data."""
+
+    prompts: tuple[str, ...]
+    name: str
+
+
+class Gathered:
+    """Rows of a table, (n, ...) in all, that are copied only where they are asked for: conditions
+    of many samples of which few differ, or which are large."""
+
+    def __init__(self, table: Tensor, index: Tensor) -> None:
+        self.table, self.index = table, index
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        return self.table[self.index[rows]]

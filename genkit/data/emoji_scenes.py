@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from genkit.data.base import Samples
-from genkit.data.scenes import BACKGROUNDS, SPLITS, Asked, caption, draw
+from genkit.data.scenes import BACKGROUNDS, SIZES, SPLITS, Asked, caption, draw
 
 HOME = Path(__file__).parent / "emoji"
 TILE = 64
@@ -35,7 +35,7 @@ def names() -> list[tuple[str, str]]:
 
 
 @cache
-def _sprites(length: int) -> np.ndarray:
+def sprites(length: int) -> np.ndarray:
     """(objects, length, length, 4) premultiplied RGBA in [0, 1]."""
     from PIL import Image
 
@@ -67,18 +67,22 @@ class Scene:
         scale = size // 32
         assert scale * 32 == size and self.asked.size is not None
         length = LENGTHS[self.asked.size] * scale
-        sprites = _sprites(length)
+        pictures = sprites(length)
         picture = np.broadcast_to(np.float32(self.shade), (size, size, 3)).copy()
         for which, (left, top), mirrored in zip(
             self.objects, self.boxes, self.mirrored, strict=True
         ):
-            sprite = sprites[which]
+            sprite = pictures[which]
             sprite = sprite[:, ::-1] if mirrored else sprite
-            rows, columns = slice(top * scale, top * scale + length), left * scale
-            there = picture[rows, columns : columns + length]
-            there *= 1 - sprite[..., 3:]
-            there += sprite[..., :3]
+            paste(picture, sprite, left * scale, top * scale)
         return picture * 2 - 1
+
+
+def paste(picture: np.ndarray, sprite: np.ndarray, left: int, top: int) -> None:
+    """Lay a sprite (h, w, 4), premultiplied RGBA, over a picture (size, size, 3) in [0, 1]."""
+    there = picture[top : top + sprite.shape[0], left : left + sprite.shape[1]]
+    there *= 1 - sprite[..., 3:]
+    there += sprite[..., :3]
 
 
 def _places(rng: np.random.RandomState, asked: Asked) -> tuple[Box, ...]:
@@ -112,7 +116,11 @@ def _places(rng: np.random.RandomState, asked: Asked) -> tuple[Box, ...]:
 
 def scene(rng: np.random.RandomState, split: str) -> Scene:
     """A random scene of a split."""
-    asked = draw(rng, split, len(names()))
+    return _staged(rng, draw(rng, split, len(names())))
+
+
+def _staged(rng: np.random.RandomState, asked: Asked) -> Scene:
+    """A scene of attributes that are all given: places, mirrored or not, and the shade."""
     boxes = _places(rng, asked)
     mirrored = tuple(bool(each) for each in rng.randint(2, size=len(boxes)))
     assert asked.background is not None
@@ -129,7 +137,25 @@ def scenes(split: str, n: int, seed: int = 0) -> list[Scene]:
     return [scene(rng, split) for _ in range(n)]
 
 
-def said(each: Scene, rng: np.random.RandomState) -> str:
+def scenes_of(asked: Asked, n: int, seed: int = 0) -> list[Scene]:
+    """n scenes that a caption asks for, of any split; what it leaves open is drawn at random."""
+    rng = np.random.RandomState([len(SPLITS), seed])
+    colours = list(BACKGROUNDS)
+    found = []
+    for _ in range(n):
+        size = asked.size or SIZES[rng.randint(len(SIZES))]
+        background = asked.background or colours[rng.randint(len(colours))]
+        found.append(_staged(rng, replace(asked, size=size, background=background)))
+    return found
+
+
+def captions(made: list[Scene], split: str, seed: int = 0) -> tuple[str, ...]:
+    """The captions of `scenes(split, n, seed)`."""
+    rng = np.random.RandomState([SPLITS.index(split), seed, 1])
+    return tuple(_said(each, rng) for each in made)
+
+
+def _said(each: Scene, rng: np.random.RandomState) -> str:
     """A caption of a scene, which may leave its size or its background open."""
     asked = each.asked
     size = None if rng.uniform() < OPEN else asked.size
@@ -140,8 +166,8 @@ def said(each: Scene, rng: np.random.RandomState) -> str:
 def load(split: str = "train", size: int = 32, n: int | None = None, seed: int = 0) -> Samples:
     """The scenes of a split: x_0 (n, 3, size, size) float32 in [-1, 1], and a caption each."""
     made = scenes(split, COUNT.get(split, 0) if n is None else n, seed)
-    rng = np.random.RandomState([SPLITS.index(split), seed, 1])
-    captions = tuple(said(each, rng) for each in made)
+    held_out = captions(scenes("test", COUNT["test"]), "test") if split == "train" else ()
     x_0 = torch.from_numpy(np.stack([each.render(size) for each in made])).permute(0, 3, 1, 2)
     name = "emoji-scenes" if size == 32 else f"emoji-scenes-{size}"
-    return Samples(x_0.contiguous(), {}, name, captions=captions)
+    said = captions(made, split, seed)
+    return Samples(x_0.contiguous(), {}, name, captions=said, held_out=held_out)

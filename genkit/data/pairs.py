@@ -1,4 +1,4 @@
-"""Teacher pairs (eps, x_0, cond) on disk: safetensors shards, made once and resumed after a kill.
+"""Teacher pairs (eps, x_0) on disk: safetensors shards, made once and resumed after a kill.
 
 A cache folder belongs to one key (the teacher's weights, steps, guidance, seed and the conditions);
 a shard is written aside and renamed, so a shard that is there is whole.
@@ -33,7 +33,7 @@ def cached_pairs(
     folder: Path,
     key: str,
     make: Make,
-    cond: Mapping[str, Tensor],
+    cond: Mapping[str, Any],
     latent: tuple[int, ...],
     seed: int,
     shard: int = 2048,
@@ -59,20 +59,12 @@ def cached_pairs(
             eps = sample_noise(latent, generators)
             x_0 = make(eps, part_cond, generators)
             tensors = {"eps": eps, "x_0": x_0.float().contiguous()}
-            tensors |= {f"cond.{name}": value.contiguous() for name, value in part_cond.items()}
             aside = file.with_suffix(f".{os.getpid()}.part")
             save_file(tensors, aside)
             os.replace(aside, file)
         parts.append(_read(file))
-    tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    names = [name for name in tensors if name.startswith("cond.")]
-    return TensorStream(
-        {
-            "eps": tensors["eps"],
-            "x_0": tensors["x_0"],
-            "cond": {name.removeprefix("cond."): tensors[name] for name in names},
-        }
-    )
+    tensors = {name: torch.cat([part[name] for part in parts]) for name in ("eps", "x_0")}
+    return TensorStream({**tensors, "cond": dict(cond)})
 
 
 def _read(file: Path) -> dict[str, Tensor]:

@@ -147,6 +147,11 @@ class Method:
         """The file's name, which is the method's name everywhere."""
         return type(self).__module__.rsplit(".", 1)[-1]
 
+    @property
+    def guidance(self) -> float:
+        """The teacher's scale that a method with such a setting bakes in; 1 where none was given."""
+        return 1.0 if self.config.guidance is None else float(self.config.guidance)
+
     def stages(self) -> list[Stage]:
         """The stages, in order; their shares add up to 1."""
         return [Stage("train")]

@@ -42,8 +42,8 @@ class Method(base.Method):
         """Rate of the average that is sampled and delivered."""
         target_ema: float = 0.95
         """Rate of the target network's average."""
-        guidance: float = 1.0
-        """The teacher's guidance; it is baked into the student."""
+        guidance: float | None = None
+        """The teacher's guidance, baked into the student; by default the teacher's own."""
         solver: Literal["euler", "heun"] = "heun"
         """The teacher's step between neighbouring times."""
         first_intervals: int = 8
@@ -54,7 +54,7 @@ class Method(base.Method):
         """Evaluations of the delivered student, x_0 re-noised between them."""
 
     def stages(self) -> list[Stage]:
-        return [Stage("train", guidance=self.config.guidance)]
+        return [Stage("train", guidance=self.guidance)]
 
     def nets(self) -> dict[str, Role]:
         config = self.config

@@ -60,8 +60,8 @@ class Method(base.Method):
         """Share of the student's steps spent on the regression; 0 is the paper's plain start."""
         ema: float = 0.999
         """Rate of the average that is sampled and delivered."""
-        guidance: float = 1.0
-        """The teacher's guidance; it is baked into the student."""
+        guidance: float | None = None
+        """The teacher's guidance, baked into the student; by default the teacher's own."""
         fake_turns: int = 5
         """Turns of the fake score and head before each turn of the student."""
         low: float = 0.02
@@ -80,7 +80,7 @@ class Method(base.Method):
         """Evaluations of the delivered student, x_0 re-noised between them."""
 
     def stages(self) -> list[Stage]:
-        guidance, share = self.config.guidance, self.config.warmup_share
+        guidance, share = self.guidance, self.config.warmup_share
         match = Stage("match", 1 - share, guidance=guidance, fresh_optimizer=True)
         if share == 0:
             return [match]

@@ -42,8 +42,9 @@ class Method(base.Method):
         """Steps over which the learning rate rises."""
         ema: float = 0.999
         """Rate of the average that is sampled and delivered."""
-        guidance: float = 1.0
-        """The teacher's guidance when pairs are made; it is baked into the student."""
+        guidance: float | None = None
+        """The teacher's guidance when pairs are made, baked into the student; by default the
+        teacher's own."""
         flow_guidance: float = 1.0
         """The 2-rectified flow's own guidance when it makes pairs."""
         reflow_share: float = 0.4
@@ -57,17 +58,17 @@ class Method(base.Method):
 
     def stages(self) -> list[Stage]:
         config = self.config
-        reflow = Stage("reflow", 1.0, guidance=config.guidance, new_data=True)
+        reflow = Stage("reflow", 1.0, guidance=self.guidance, new_data=True)
         if config.steps > 1:
             return [reflow]
         if config.reflow_share == 0:
-            return [Stage("distill", 1.0, guidance=config.guidance, new_data=True)]
+            return [Stage("distill", 1.0, guidance=self.guidance, new_data=True)]
         share = config.reflow_share
         start = {"teacher": "student"} if config.renew else {}
         distill = Stage(
             "distill", 1 - share, start, config.flow_guidance, True, new_data=config.renew
         )
-        return [Stage("reflow", share, guidance=config.guidance, new_data=True), distill]
+        return [Stage("reflow", share, guidance=self.guidance, new_data=True), distill]
 
     def nets(self) -> dict[str, Role]:
         config = self.config

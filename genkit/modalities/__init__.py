@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from genkit.data.base import Samples
+from genkit.data.base import Prompts, Samples
+from genkit.denoisers.diffusers import Loaded
 from genkit.modalities.base import Modality
 from genkit.modalities.classes import ClassImages, labels
 from genkit.modalities.texts import TextImages
@@ -22,8 +23,13 @@ KINDS: dict[tuple[str, ...], Callable[[Samples], Modality]] = {
 }
 
 
-def modality(data: Samples) -> Modality:
-    """The modality of a data set, by the names of its conditions."""
+def modality(data: Samples | Prompts, teacher: Loaded | None = None) -> Modality:
+    """The modality of a data set, by the names of its conditions; with a teacher that takes text,
+    as that teacher reads it. ValueError for conditions nothing here knows."""
+    if teacher is not None and teacher.family.encode is not None:
+        return TextImages.of_teacher(data, teacher)
+    if isinstance(data, Prompts):
+        raise ValueError(f"{data.name} holds prompts, and this pipeline takes none")
     kind = tuple(sorted([*data.cond, *(["caption"] if data.captions else [])]))
     if kind not in KINDS:
         known = "; ".join(", ".join(each) for each in KINDS)

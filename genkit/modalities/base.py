@@ -37,14 +37,27 @@ class Modality(ABC):
     kind: Kind = "velocity"
 
     @abstractmethod
+    def asked(self, n: int) -> Any:
+        """What n samples of an evaluation are asked to be, in a person's terms (labels, prompts):
+        in a sequence or
+        tensor: always the same ones, and the first of them for any smaller n."""
+
+    @abstractmethod
     def cond(self, n: int) -> dict[str, Tensor]:
-        """Conditions of n samples, always the same ones, and the first of them for any smaller n;
-        pairs, previews and evaluations are made with them."""
+        """The conditions of `asked(n)`; measurements during training are made with them."""
 
     @property
     def preview_n(self) -> int:
-        """Samples in a preview; some share a condition, so that constant output can be seen."""
+        """Samples in a preview."""
         return 20
+
+    def preview_cond(self) -> dict[str, Tensor]:
+        """Conditions of a preview; some are equal, so that constant output can be seen."""
+        return self.cond(self.preview_n)
+
+    def training_cond(self, n: int) -> Mapping[str, Any]:
+        """Conditions of n samples that a teacher makes for training."""
+        return self.cond(n)
 
     def batches(self, data: Samples) -> dict[str, Any]:
         """A data set as training reads it: {"x_0": (n, *latent), "cond": {name: (n, ...)}}."""
@@ -62,12 +75,12 @@ class Modality(ABC):
     def generate(
         self,
         pipeline: Any,
-        cond: Cond,
+        asked: Any,
         generators: list[torch.Generator],
-        steps: int | None = None,
-        guidance: float | None = None,
+        steps: int,
+        guidance: float,
     ) -> Tensor:
-        """Raw samples (n, *latent) of a pipeline, by its own `__call__`; None: as trained."""
+        """Raw samples (n, *latent) of what is asked, by a pipeline's own `__call__`."""
 
     @abstractmethod
     def render(self, rows: Mapping[str, Tensor], stem: Path) -> Path:
@@ -77,6 +90,12 @@ class Modality(ABC):
     def decode(self, latent: Tensor) -> Tensor:
         """Raw samples as what figures are measured on; here they are that already."""
         return latent
+
+    def has_reference(self) -> bool:
+        """Whether there are figures of this data set."""
+        from genkit.metrics.references import REFERENCES
+
+        return self.name in REFERENCES
 
     def reference(self) -> Reference:
         """What samples are measured against; ValueError where the data set has no figures yet."""

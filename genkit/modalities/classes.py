@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from genkit.data.base import Samples
-from genkit.guidance import Cond
 from genkit.modalities.base import Modality
 from genkit.modalities.sheet import write_sheet
 
@@ -31,8 +30,11 @@ class ClassImages(Modality):
         none = {"label": torch.tensor([data.num_classes])}
         return cls(data.name, latent, none, num_classes=data.num_classes)
 
+    def asked(self, n: int) -> Tensor:
+        return torch.arange(n) % self.num_classes
+
     def cond(self, n: int) -> dict[str, Tensor]:
-        return {"label": torch.arange(n) % self.num_classes}
+        return {"label": self.asked(n)}
 
     def network(self) -> Any:
         from genkit.networks.mlp import MLPDenoiser
@@ -48,13 +50,13 @@ class ClassImages(Modality):
     def generate(
         self,
         pipeline: Any,
-        cond: Cond,
+        asked: Any,
         generators: list[torch.Generator],
-        steps: int | None = None,
-        guidance: float | None = None,
+        steps: int,
+        guidance: float,
     ) -> Tensor:
         return pipeline(
-            class_labels=cond["label"].tolist(),
+            class_labels=[int(label) for label in asked],
             num_inference_steps=steps,
             guidance_scale=guidance,
             generator=generators,

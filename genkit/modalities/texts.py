@@ -1,8 +1,12 @@
-"""Pictures with captions: text-to-image, in pixels."""
+"""Pictures of what a prompt says: text-to-image, in pixels or in a VAE's latents.
+
+A teacher trained here reads tokens, and its text encoder is trained with it; its students, like
+those of any diffusers pipeline, read the embeddings that the pipeline's own frozen encoder makes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,26 +14,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genkit.data.base import Samples
-from genkit.guidance import Cond
+from genkit.data.base import Gathered, Prompts, Samples
+from genkit.denoisers.diffusers import Loaded
 from genkit.modalities.base import Modality
 from genkit.modalities.sheet import write_sheet
+
+ENCODED = 64  # prompts a text encoder reads at once
 
 
 @dataclass(frozen=True)
 class TextImages(Modality):
-    """Pictures (c, s, s) in [-1, 1] and a caption each.
+    """Pictures (c, s, s) in [-1, 1] and a prompt each.
 
-    prompts: captions of new combinations where the data set has such, which pairs, previews and
-    evaluations use. tokenizer: of the training captions' words.
+    prompts: of training. held_out: of previews, measurements and evaluations; where a data set has
+    none, the prompts. tokenizer: of the prompts' words, for a teacher to be trained. teacher: the
+    pipeline whose encoder reads the prompts, for its students.
     """
 
     prompts: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
     tokenizer: Any = None
+    teacher: Loaded | None = None
 
     @classmethod
     def of(cls, data: Samples) -> TextImages:
-        """The modality of a data set with captions, whose text encoder is to be trained too."""
+        """The modality of a data set with captions, of which a teacher is to be trained."""
         from genkit.networks.text import tokens_of, word_tokenizer
 
         latent = tuple(data.x_0.shape[1:])
@@ -37,19 +46,65 @@ class TextImages(Modality):
             raise ValueError(f"{data.name} has samples {latent}; pictures must be (c, size, size)")
         tokenizer = word_tokenizer(data.captions)
         none = {"tokens": tokens_of(tokenizer, [""])}
-        return cls(data.name, latent, none, kind="x_0", prompts=data.captions, tokenizer=tokenizer)
+        held_out = data.held_out or data.captions
+        words = {"prompts": data.captions, "held_out": held_out, "tokenizer": tokenizer}
+        return cls(data.name, latent, none, kind="x_0", **words)
 
-    def _tokens(self, prompts: tuple[str, ...]) -> Tensor:
-        from genkit.networks.text import tokens_of
+    @classmethod
+    def of_teacher(cls, data: Samples | Prompts, teacher: Loaded) -> TextImages:
+        """The modality of a text-to-image teacher and the prompts it is distilled on."""
+        prompts = data.prompts if isinstance(data, Prompts) else data.captions
+        held_out = (data.held_out if isinstance(data, Samples) else ()) or prompts
+        words = {"prompts": prompts, "held_out": held_out, "teacher": teacher}
+        return cls(data.name, teacher.latent, teacher.uncond, kind=teacher.denoiser.kind, **words)
 
-        return tokens_of(self.tokenizer, prompts)
+    def _read(self, prompts: Sequence[str]) -> dict[str, Any]:
+        """Conditions of the prompts; equal ones are encoded once."""
+        unique = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
+        index = torch.tensor([unique[prompt] for prompt in prompts])
+        table = self._encode(list(unique))
+        return {name: Gathered(value, index) for name, value in table.items()}
+
+    def _encode(self, prompts: list[str]) -> dict[str, Tensor]:
+        if self.teacher is None:
+            from genkit.networks.text import tokens_of
+
+            return {"tokens": tokens_of(self.tokenizer, prompts)}
+        encode = self.teacher.family.encode
+        assert encode is not None, "the modality of prompts is given to pipelines that take text"
+        parts = [
+            encode(self.teacher.pipeline, prompts[first : first + ENCODED])
+            for first in range(0, len(prompts), ENCODED)
+        ]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def asked(self, n: int) -> tuple[str, ...]:
+        return tuple(self.held_out[i % len(self.held_out)] for i in range(n))
 
     def cond(self, n: int) -> dict[str, Tensor]:
-        place = torch.arange(n) % len(self.prompts)
-        return {"tokens": self._tokens(self.prompts[:n])[place]}
+        return {name: value[:] for name, value in self._read(self.asked(n)).items()}
+
+    def preview_cond(self) -> dict[str, Tensor]:
+        # Two pictures of each prompt.
+        half = self.cond(self.preview_n // 2)
+        return {name: value.repeat_interleave(2, 0) for name, value in half.items()}
+
+    def training_cond(self, n: int) -> dict[str, Any]:
+        return self._read([self.prompts[i % len(self.prompts)] for i in range(n)])
 
     def batches(self, data: Samples) -> dict[str, Any]:
-        return {"x_0": data.x_0, "cond": {"tokens": self._tokens(data.captions)}}
+        return {"x_0": self._latents(data.x_0), "cond": self._read(data.captions)}
+
+    def _latents(self, pictures: Tensor) -> Tensor:
+        """Pictures (n, 3, h, w) as the latents that are learned. ValueError for a wrong size."""
+        vae = None if self.teacher is None else self.teacher.pipeline.components.get("vae")
+        latents = pictures if vae is None else _encoded(vae, pictures)
+        if tuple(latents.shape[1:]) != self.latent:
+            raise ValueError(
+                f"the pictures of {self.name} are {tuple(pictures.shape[1:])}, which gives latents "
+                f"{tuple(latents.shape[1:])}; the teacher's are {self.latent}"
+            )
+        return latents
 
     def network(self) -> Any:
         from genkit.networks.text import PromptedNetwork, text_encoder, text_transformer
@@ -58,6 +113,10 @@ class TextImages(Modality):
         return PromptedNetwork(text_encoder(len(self.tokenizer)), text_transformer(channels, size))
 
     def pipeline(self, network: Any, scheduler: Any) -> Any:
+        if self.teacher is not None:
+            from genkit.denoisers.families import rebuilt
+
+            return rebuilt(self.teacher.pipeline, network, scheduler)
         from genkit_pipelines.image.text_to_image import TextToImagePipeline
 
         return TextToImagePipeline(self.tokenizer, network.text_encoder, network.network, scheduler)
@@ -65,18 +124,43 @@ class TextImages(Modality):
     def generate(
         self,
         pipeline: Any,
-        cond: Cond,
+        asked: Any,
         generators: list[torch.Generator],
-        steps: int | None = None,
-        guidance: float | None = None,
+        steps: int,
+        guidance: float,
     ) -> Tensor:
         return pipeline(
-            prompt_embeds=pipeline.embed(cond["tokens"]),
+            prompt=list(asked),
             num_inference_steps=steps,
             guidance_scale=guidance,
             generator=generators,
             output_type="latent",
         ).images
 
+    def decode(self, latent: Tensor) -> Tensor:
+        vae = None if self.teacher is None else self.teacher.pipeline.components.get("vae")
+        return latent if vae is None else _decoded(vae, latent)
+
     def render(self, rows: Mapping[str, Tensor], stem: Path) -> Path:
-        return write_sheet(rows, stem)
+        return write_sheet({name: self.decode(each) for name, each in rows.items()}, stem)
+
+
+@torch.no_grad()
+def _encoded(vae: Any, pictures: Tensor) -> Tensor:
+    """Pictures as scaled latents: the mean of AutoencoderKL's posterior, AutoencoderTiny's own."""
+    config, parts = vae.config, []
+    for part in pictures.split(ENCODED):
+        out = vae.encode(part)
+        latents = out.latents if "latents" in out else out.latent_dist.mean
+        parts.append((latents - (config.get("shift_factor") or 0.0)) * config["scaling_factor"])
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def _decoded(vae: Any, latents: Tensor) -> Tensor:
+    """Latents as pictures in [-1, 1]."""
+    config, parts = vae.config, []
+    for part in latents.split(ENCODED):
+        scaled = part / config["scaling_factor"] + (config.get("shift_factor") or 0.0)
+        parts.append(vae.decode(scaled, return_dict=False)[0])
+    return torch.cat(parts)

@@ -47,9 +47,9 @@ class TestShipped:
             for row in record["rows"]
             if own in row["pipeline"] and row["seed"] == 0 and row["steps"] == facts["steps"]
         )
-        cond = kind.cond(record["n"])
-        samples = kind.generate(pipeline, cond, sample_generators(0, record["n"]))
-        found = measure(samples, cond["label"], kind.reference())
+        asked, noise = kind.asked(record["n"]), sample_generators(0, record["n"])
+        samples = kind.generate(pipeline, asked, noise, facts["steps"], facts["guidance"])
+        found = measure(samples, asked, kind.reference())
         assert found["fd"] == pytest.approx(row["fd"], rel=0.01)
         assert found["sw"] == pytest.approx(row["sw"], rel=0.01)
         assert found["class_accuracy"] > 0.97
