@@ -1,10 +1,17 @@
-"""Compare all methods on digits whose score is known exactly: genkit bench methods."""
+"""Measure: genkit bench methods | latency.
+
+methods compares all methods on digits whose score is known exactly; latency times a student beside
+its teacher, from the prompt to the picture.
+"""
 
 from __future__ import annotations
 
 import importlib
 
-BENCHES = {"methods": "genkit.benchmarks.analytic_digits"}
+BENCHES = {
+    "methods": "genkit.benchmarks.analytic_digits",
+    "latency": "genkit.benchmarks.latency",
+}
 
 
 def run(argv: list[str]) -> int:

@@ -15,7 +15,15 @@ from genkit.modalities.base import Modality
 from genkit.modalities.classes import ClassImages, labels
 from genkit.modalities.texts import TextImages
 
-__all__ = ["ClassImages", "Modality", "TextImages", "call_arguments", "labels", "modality"]
+__all__ = [
+    "ClassImages",
+    "Modality",
+    "TextImages",
+    "call_arguments",
+    "labels",
+    "modality",
+    "takes_labels",
+]
 
 KINDS: dict[tuple[str, ...], Callable[[Samples], Modality]] = {
     ("label",): ClassImages.of,
@@ -37,12 +45,16 @@ def modality(data: Samples | Prompts, teacher: Loaded | None = None) -> Modality
     return KINDS[kind](data)
 
 
-def call_arguments(pipeline: Any, prompt: str | None) -> dict[str, Sequence[Any]]:
-    """What a prompt typed by a person means to a pipeline: its class labels, or its text."""
+def takes_labels(pipeline: Any) -> bool:
+    """Whether a pipeline is asked for classes, rather than by a text."""
     import inspect
 
-    taken = inspect.signature(type(pipeline).__call__).parameters
-    if "class_labels" in taken:
+    return "class_labels" in inspect.signature(type(pipeline).__call__).parameters
+
+
+def call_arguments(pipeline: Any, prompt: str | None) -> dict[str, Sequence[Any]]:
+    """What a prompt typed by a person means to a pipeline: its class labels, or its text."""
+    if takes_labels(pipeline):
         return {"class_labels": labels(prompt, pipeline.network.config.num_classes)}
     if prompt is None:
         raise ValueError(
