@@ -44,17 +44,11 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 def make_scheduler(sampler: Sampler, path: Path, kind: Kind, time_scale: float) -> Any:
     """The diffusers scheduler that runs `sampler` on `path` for a network that predicts `kind`.
 
-    Stock FlowMapEuler where its config can hold the grid and it takes the same steps; else ours.
+    A stock one where its config can hold the grid and it takes the same steps; else ours.
     """
-    uniform = sampler.times is None and sampler.network_times is None
-    deterministic = not sampler.stochastic or sampler.steps == 1
-    flow = path.name == "rectified_flow" and kind == "velocity" and time_scale == 1000
-    if flow and uniform and deterministic and sampler.order == 1 and sampler.start_scale == 1:
-        from diffusers.schedulers.scheduling_flow_map_euler_discrete import (
-            FlowMapEulerDiscreteScheduler,
-        )
-
-        return FlowMapEulerDiscreteScheduler(num_train_timesteps=1000)
+    stock = _stock_scheduler(sampler, path, kind, time_scale)
+    if stock is not None:
+        return stock
     config: dict[str, Any] = {
         "path": path.config(),
         "prediction_type": kind,
@@ -75,6 +69,67 @@ def make_scheduler(sampler: Sampler, path: Path, kind: Kind, time_scale: float) 
     from genkit.schedulers.flow import FlowScheduler
 
     return FlowScheduler(**config, solver_order=sampler.order)
+
+
+def _stock_scheduler(sampler: Sampler, path: Path, kind: Kind, time_scale: float) -> Any | None:
+    """FlowMapEuler for a rectified flow, DDIM for a discrete VP, None for what neither can hold."""
+    if sampler.stochastic and sampler.steps > 1:
+        return None
+    if sampler.order > 1 or sampler.start_scale != 1 or sampler.network_times is not None:
+        return None
+    if path.name == "rectified_flow" and kind == "velocity" and time_scale == 1000:
+        shift = _shift(sampler)
+        return None if shift is None else _flow_map_euler(shift)
+    if path.name == "discrete_vp" and time_scale == 1 and sampler.times is None:
+        return _ddim(sampler.steps, path, kind)
+    return None
+
+
+def _shift(sampler: Sampler) -> float | None:
+    """The shift s with which the uniform grid u is s u / (1 + (s - 1) u); None for other grids."""
+    if sampler.times is None:
+        return 1.0
+    even = [1 - i / sampler.steps for i in range(sampler.steps)]
+    shift = 1.0
+    if sampler.steps > 1 and 0 < sampler.times[1] < 1:
+        shift = sampler.times[1] * (1 - even[1]) / (even[1] * (1 - sampler.times[1]))
+    grid = [shift * u / (1 + (shift - 1) * u) for u in even]
+    near = all(abs(t - u) < 1e-9 for t, u in zip(sampler.times, grid, strict=True))
+    return shift if near else None
+
+
+def _flow_map_euler(shift: float) -> Any:
+    from diffusers.schedulers.scheduling_flow_map_euler_discrete import (
+        FlowMapEulerDiscreteScheduler,
+    )
+
+    # A shift that comes from a grid of times is rounded to what a person would have written.
+    return FlowMapEulerDiscreteScheduler(num_train_timesteps=1000, shift=round(shift, 9))
+
+
+def _ddim(steps: int, path: Path, kind: Kind) -> Any | None:
+    """DDIM on its trailing grid, ending at x_0.
+
+    It steps by N // steps, which leaves the grid unless steps divides N. With zero terminal SNR it
+    divides an eps-prediction by 0; from the other kinds its first x_0 lacks our path's 2^-12 of x.
+    """
+    stock = {"eps": "epsilon", "x_0": "sample", "v_prediction": "v_prediction"}
+    betas = path.config()
+    del betas["name"]
+    lost = betas["rescale_betas_zero_snr"] and kind == "eps"
+    if kind not in stock or lost or betas["num_train_timesteps"] % steps:
+        return None
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+    # steps_offset moves no trailing grid; Stable Diffusion's pipeline rewrites any but 1.
+    return DDIMScheduler(
+        **betas,
+        prediction_type=stock[kind],
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=1,
+    )
 
 
 def _shipped_folder() -> FilePath:
@@ -160,10 +215,13 @@ def load(folder: FilePath, opener: Callable[..., Any], **kwargs: Any) -> Any:
 
 
 def hide_loading_bars() -> None:
-    """Turn off the bars diffusers shows while it opens a folder, for the whole process."""
+    """Turn off the bars diffusers and transformers show while a folder is opened, for the whole
+    process."""
     from diffusers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
     logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
 
 
 def trained(pipeline: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Sampler:
     """How a network samples, as plain data.
 
     steps: evaluations by default. times: noise levels t of a fixed grid, one per evaluation, first
-    the start (None: uniform on the path's clock, so any number of steps can be asked for).
+    the start (None: the path's own `grid`, so any number of steps can be asked for).
     network_times: what the network is told instead of `times`, where they differ. stochastic:
     re-noise the predicted x_0 with fresh noise between evaluations (else follow the ODE). order:
     of the multistep ODE solver. start_scale: factor on the starting noise.
@@ -52,7 +52,7 @@ class Sampler:
         """The (steps,) noise levels t of the evaluations, float64, decreasing."""
         if self.times is not None:
             return torch.tensor(self.times, dtype=torch.float64)
-        return path.time(torch.linspace(1, 0, self.steps + 1, dtype=torch.float64)[:-1])
+        return path.grid(self.steps)
 
 
 def step_arguments(scheduler: Any, generator: Generators) -> dict[str, Any]:
@@ -88,7 +88,8 @@ def sample(
     for i, timestep in enumerate(scheduler.timesteps):
         if i == stop:
             return x
-        now = timestep.to(x.dtype).expand(x.shape[0])
+        # At least float32: bfloat16 does not hold whole timesteps, and stock loops do not round.
+        now = timestep.to(torch.promote_types(x.dtype, torch.float32)).expand(x.shape[0])
         output = evaluate(scheduler.scale_model_input(x, timestep), now)
         x = scheduler.step(output, timestep, x, return_dict=False, **extra)[0]
         if callback is not None:

@@ -10,18 +10,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 
 import genkit
 from genkit import hub
 from genkit.networks.mlp import MLPDenoiser
-from genkit.paths import EDM, RectifiedFlow, TrigFlow
-from genkit.sampling import Sampler
+from genkit.paths import EDM, DiscreteVP, RectifiedFlow, TrigFlow
+from genkit.sampling import Sampler, sample
+from genkit.schedulers.flow import FlowScheduler
 from genkit_pipelines.image.class_conditional import ClassConditionalImagePipeline
 
 # Committed: random weights, a few kB, made once by hub.save_pipeline. Their module paths are what
 # people's saved folders name, so these must open for ever.
 SAVED = Path(__file__).parent / "data" / "saved_pipelines"
-FLOW = RectifiedFlow()
+FLOW, SD, ZERO_SNR = RectifiedFlow(), DiscreteVP(), DiscreteVP(rescale_betas_zero_snr=True)
+SHIFTED = tuple(3 * u / (1 + 2 * u) for u in (1, 0.75, 0.5, 0.25))
 
 
 def network():
@@ -76,12 +79,24 @@ def test_committed_pipelines_open_and_sample_as_they_did(name):
         (Sampler(4), FLOW, "velocity", 1, "FlowScheduler"),
         (Sampler(4), TrigFlow(), "velocity", 1000, "FlowScheduler"),
         (Sampler(1, stochastic=True), EDM(), "x_0", 1, "ConsistencyScheduler"),
+        (Sampler(4), SD, "eps", 1, "DDIMScheduler"),
+        (Sampler(1, stochastic=True), SD, "v_prediction", 1, "DDIMScheduler"),
+        (Sampler(5), SD, "x_0", 1, "DDIMScheduler"),
+        (Sampler(4), ZERO_SNR, "v_prediction", 1, "DDIMScheduler"),
+        (Sampler(4), ZERO_SNR, "eps", 1, "FlowScheduler"),
+        (Sampler(3), SD, "eps", 1, "FlowScheduler"),
+        (Sampler(4), SD, "velocity", 1, "FlowScheduler"),
+        (Sampler(4), SD, "eps", 2, "FlowScheduler"),
+        (Sampler(4, order=2), SD, "eps", 1, "FlowScheduler"),
+        (Sampler(1, (900.0,)), SD, "eps", 1, "FlowScheduler"),
+        (Sampler(2, stochastic=True), SD, "eps", 1, "ConsistencyScheduler"),
+        (Sampler(4, SHIFTED), FLOW, "velocity", 1000, "FlowMapEulerDiscreteScheduler"),
     ],
 )
 def test_make_scheduler(sampler, path, kind, scale, expected):
     scheduler = hub.make_scheduler(sampler, path, kind, scale)
     assert type(scheduler).__name__ == expected
-    if expected != "FlowMapEulerDiscreteScheduler":
+    if expected not in ("FlowMapEulerDiscreteScheduler", "DDIMScheduler"):
         assert scheduler.sampler == sampler
         assert scheduler.config["path"] == path.config()
         assert scheduler.config["prediction_type"] == kind
@@ -89,6 +104,36 @@ def test_make_scheduler(sampler, path, kind, scale, expected):
     scheduler.set_timesteps(sampler.steps)
     told = torch.tensor(sampler.network_times or sampler.grid(path).tolist())
     assert torch.allclose(scheduler.timesteps.float(), told.float() * scale, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["eps", "x_0", "v_prediction"])
+@pytest.mark.parametrize("steps", [1, 2, 4, 50])
+def test_ddim_takes_our_steps(kind, steps):
+    """Where stock DDIM is chosen it does what FlowScheduler does on the same grid; on a number of
+    steps that does not divide N it would not."""
+
+    def network(x, t):
+        return torch.tanh(x + t[:, None] / 1000)
+
+    noise = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    stock = hub.make_scheduler(Sampler(steps), SD, kind, 1.0)
+    ours = FlowScheduler(SD.config(), kind, steps=steps)
+    # A float32 x_0 from eps loses digits where alpha is .07; diffusers' alphas are float32 too.
+    got, expected = sample(network, stock, noise, steps), sample(network, ours, noise, steps)
+    assert float((got - expected).abs().max() / expected.abs().max()) < 1e-5
+    other = DDIMScheduler.from_config(stock.config)
+    uneven = FlowScheduler(SD.config(), kind, steps=6)
+    got, expected = sample(network, other, noise, 6), sample(network, uneven, noise, 6)
+    assert float((got - expected).abs().max() / expected.abs().max()) > 1e-3
+
+
+def test_shifted_flow_takes_our_steps():
+    noise = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    stock = hub.make_scheduler(Sampler(4, SHIFTED), FLOW, "velocity", 1000)
+    ours = FlowScheduler(FLOW.config(), steps=4, times=SHIFTED, time_scale=1000)
+    assert stock.config["shift"] == 3.0
+    got, expected = (sample(lambda x, t: torch.tanh(x), each, noise, 4) for each in (stock, ours))
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-6)
 
 
 def test_stochastic_multistep_order_is_refused():

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler
 
 from genkit.denoisers.analytic import Gaussian
 from genkit.paths import EDM, KINDS, PATHS, VP, DiscreteVP, RectifiedFlow, TrigFlow, make_path
@@ -205,7 +205,31 @@ def test_start_and_noise(path):
     eps = path.noise((2, 3), Rng(0))
     assert torch.equal(eps, Rng(0).normal((2, 3)))
     last = path.sigma(torch.tensor(path.t_max, dtype=torch.float64))
-    close(path.start(eps.double()), eps.double() * last)
+    preserving = path.name in ("vp", "discrete_vp")  # x_T ~ N(0, I), sigma being all but 1 there
+    close(path.start(eps.double()), eps.double() * (1 if preserving else last))
+    assert 0.99 < float(last) <= 1 or not preserving
+
+
+@every_path
+def test_grid(path):
+    for steps in (1, 2, 3, 7):
+        grid = path.grid(steps)
+        assert grid.dtype == torch.float64 and len(grid) == steps
+        close(grid[0], torch.tensor(path.t_max).double(), rtol=1e-6)
+        if path.name != "discrete_vp":
+            close(grid, path.time(1 - torch.arange(steps, dtype=torch.float64) / steps))
+
+
+@pytest.mark.parametrize("n", [1000, 100])
+def test_grid_of_indices_is_trailing(n):
+    """As diffusers' DDIM lays it, but for its rounding of halves where steps does not divide N."""
+    stock = DDIMScheduler(num_train_timesteps=n, timestep_spacing="trailing")
+    path = DiscreteVP(num_train_timesteps=n)
+    for steps in range(1, n + 1):
+        stock.set_timesteps(steps)
+        grid = path.grid(steps)
+        off = (grid - stock.timesteps[:steps]).abs().max()
+        assert (grid.diff() < 0).all() and grid[-1] >= 0 and off <= (n % steps != 0)
 
 
 @every_path

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from genkit.guidance import Cond
-from genkit.sampling import starting_scale, step_arguments
+from genkit.sampling import starting_scale
 
 
 @dataclass(frozen=True)
@@ -246,9 +246,9 @@ def _check_loop(owner: str, family: Family, scheduler: Any) -> None:
             f"{owner} starts from unit noise, this sampler from {scale:g} times that; give the "
             "student a sampler that starts at pure noise"
         )
-    fresh = "generator" in step_arguments(scheduler, None) and scheduler.config.get("steps", 1) > 1
-    if fresh and not family.generator:
+    stochastic = type(scheduler).__name__ == "ConsistencyScheduler"
+    if stochastic and scheduler.config["steps"] > 1 and not family.generator:
         raise ValueError(
-            f"{owner} hands no generator to its scheduler, so a stochastic student of more steps "
-            "than one could not be reproduced; train it for one step, or with a deterministic sampler"
+            f"{owner} hands no generator to its scheduler, so a stochastic student of more than one "
+            "step could not be reproduced; train it for one step, or with a deterministic sampler"
         )

@@ -88,9 +88,18 @@ class Path(ABC):
         """eps of the prior, unit Gaussian, `shape` with the batch first."""
         return rng.normal(shape)
 
+    def grid(self, steps: int) -> Tensor:
+        """The (steps,) noise levels t of a uniform grid, float64, decreasing from t_max."""
+        return self.time(torch.linspace(1, 0, steps + 1, dtype=torch.float64)[:-1])
+
+    def start_scale(self, t: Tensor) -> Tensor:
+        """What unit noise is multiplied by where sampling starts at t: sigma(t), the data's share
+        being dropped."""
+        return self.sigma(t)
+
     def start(self, eps: Tensor) -> Tensor:
-        """x at t_max for a given eps: sigma(t_max) eps, the data's share being dropped."""
-        return eps * float(self.sigma(torch.tensor(self.t_max, dtype=torch.float64)))
+        """x at t_max for a given eps, from which sampling starts."""
+        return eps * float(self.start_scale(torch.tensor(self.t_max, dtype=torch.float64)))
 
     def add_noise(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """x_t for given data and noise; t's shape is a prefix of x_0's."""

@@ -49,6 +49,11 @@ class _VariancePreserving(Path):
         sigma = torch.sqrt(torch.sigmoid(-log_snr))
         return -0.5 * sigma * torch.sigmoid(log_snr) * self.d_log_snr(t)
 
+    def start_scale(self, t: Tensor) -> Tensor:
+        """1: x_T ~ N(0, I) as DDPM samples (2006.11239, algorithm 2) and diffusers starts, although
+        sigma is a little less there (0.998 on Stable Diffusion's schedule)."""
+        return torch.ones_like(t)
+
     def t_of_angle(self, angle: Tensor) -> Tensor:
         return self.t_of_log_snr(-2 * (torch.log(torch.sin(angle)) - torch.log(torch.cos(angle))))
 
@@ -148,6 +153,11 @@ class DiscreteVP(_VariancePreserving):
 
     def time(self, u: Tensor) -> Tensor:
         return u * self.t_max
+
+    def grid(self, steps: int) -> Tensor:
+        """The whole indices that diffusers calls "trailing": N - 1 first, then every N / steps."""
+        n = self.t_max + 1
+        return torch.round(n - torch.arange(steps, dtype=torch.float64) * (n / steps)) - 1
 
     def config(self) -> dict[str, Any]:
         return {"name": self.name, **self._config}

@@ -66,6 +66,7 @@ class FlowScheduler(PathGrid, SchedulerMixin, ConfigMixin):
         on_eps, on_x_0 = self.affine("eps"), self.affine("x_0")
         p, q = on_eps[0] - on_x_0[0], on_eps[1] - on_x_0[1]
         self._on_x, self._on_output = p.tolist(), q.tolist()
+        self._x_0 = [weights.tolist() for weights in on_x_0]
         alpha, sigma = self.path.alpha(self.levels), self.path.sigma(self.levels)
         norm = torch.cat([alpha + sigma, alpha.new_ones(1)])
         tau = torch.cat([sigma / (alpha + sigma), alpha.new_zeros(1)])
@@ -88,9 +89,13 @@ class FlowScheduler(PathGrid, SchedulerMixin, ConfigMixin):
         model_output: Tensor,
         timestep: Tensor | float,
         sample: Tensor,
+        generator: Any = None,
         return_dict: bool = True,
-    ) -> SchedulerOutput | tuple[Tensor]:
-        """x at the next level; x_0 after the last."""
+    ) -> SchedulerOutput | tuple[Tensor, Tensor]:
+        """x at the next level; x_0 after the last. The tuple form adds the predicted x_0.
+
+        generator: not needed; DDPMPipeline gives one to any scheduler.
+        """
         i = self._advance()
         wide = torch.promote_types(sample.dtype, torch.float32)
         x, output = sample.to(wide), model_output.to(wide)
@@ -102,4 +107,6 @@ class FlowScheduler(PathGrid, SchedulerMixin, ConfigMixin):
             velocity = self._on_x[i] * x + self._on_output[i] * output
             self._velocities = [velocity, *self._velocities][: self.config.solver_order - 1]
         new = new.to(sample.dtype)
-        return SchedulerOutput(prev_sample=new) if return_dict else (new,)
+        if return_dict:
+            return SchedulerOutput(prev_sample=new)
+        return new, (self._x_0[0][i] * x + self._x_0[1][i] * output).to(sample.dtype)

@@ -51,7 +51,7 @@ class PathGrid:
         )
         self.set_timesteps()
         # Unit noise times this is x at the first level, the data's share being dropped.
-        self.init_noise_sigma = config.start_scale * float(self.path.sigma(self.levels[0]))
+        self.init_noise_sigma = config.start_scale * float(self.path.start_scale(self.levels[0]))
 
     @property
     def fixed(self) -> bool:

@@ -40,9 +40,8 @@ def noise():
 def test_one_step_from_pure_noise(path, kind):
     eps = noise()
     end = sample(exact(path, kind), ConsistencyScheduler(path.config(), kind), eps)
-    # The start drops the data's share alpha x_0, which leaves sigma eps of var(t_max)'s.
     t = torch.tensor(path.t_max, dtype=torch.float64)
-    expected = eps * path.sigma(t) * torch.sqrt(S2 / variance(path, t))
+    expected = path.start(eps) * torch.sqrt(S2 / variance(path, t))
     assert torch.allclose(end, expected, atol=1e-9)
     assert float(end.std()) == pytest.approx(S2**0.5, rel=0.01)
 
