@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
+
+FOLDER = '"this/folder"'
 
 
 def model_card(
@@ -22,7 +25,7 @@ def model_card(
         f"# {title}",
         _table(defaults),
         "## How to open it",
-        _code(pipeline_class, defaults),
+        _code(pipeline_class, defaults, components),
         _scheduler(components),
         text.strip(),
     ]
@@ -39,27 +42,61 @@ def _table(defaults: Mapping[str, Any]) -> str:
     return "\n".join(["| | |", "|---|---|", *rows]) if rows else ""
 
 
-def _code(pipeline_class: type[Any], defaults: Mapping[str, Any]) -> str:
-    said = {
-        "num_inference_steps": defaults.get("steps"),
-        "guidance_scale": defaults.get("guidance"),
-    }
-    call = ", ".join(f"{name}={value}" for name, value in said.items() if value is not None)
+def _code(
+    pipeline_class: type[Any],
+    defaults: Mapping[str, Any],
+    components: Mapping[str, tuple[str, str]],
+) -> str:
+    """How the folder is opened and called: a stock class by diffusers alone, with every argument,
+    as its own defaults are not the trained ones; ours by genkit, whose defaults they are."""
+    call = _call(pipeline_class, defaults)
+    if pipeline_class.__module__.split(".")[0] == "diffusers":
+        return _stock_code(call, components)
     module, name = pipeline_class.__module__, pipeline_class.__name__
-    if module.split(".")[0] == "diffusers":
-        module = "diffusers"
     return (
         "```python\n"
         "import genkit\n\n"
-        'pipeline = genkit.Pipeline.from_pretrained("this/folder")\n'
+        f"pipeline = genkit.Pipeline.from_pretrained({FOLDER})\n"
         "```\n\n"
         "or by its class, with the same defaults:\n\n"
         "```python\n"
         f"from {module} import {name}\n\n"
-        f'pipeline = {name}.from_pretrained("this/folder")\n'
+        f"pipeline = {name}.from_pretrained({FOLDER})\n"
         "```\n\n"
         f"The defaults, said in full, are `pipeline(..., {call})`."
     )
+
+
+def _stock_code(call: str, components: Mapping[str, tuple[str, str]]) -> str:
+    library, _ = components.get("scheduler", ("diffusers", ""))
+    ours = library.split(".")[0] == "genkit"
+    # diffusers opens a component from elsewhere only if its module is already imported.
+    first = f"import {library}  # its scheduler\n" if ours else ""
+    return (
+        "```python\n"
+        f"{first}from diffusers import DiffusionPipeline\n\n"
+        f"pipeline = DiffusionPipeline.from_pretrained({FOLDER})\n"
+        f"image = pipeline({call}).images[0]\n"
+        "```\n\n"
+        "Give these arguments: the pipeline's own defaults are those of the class, not the trained "
+        "ones. `genkit.Pipeline.from_pretrained` opens the folder too."
+    )
+
+
+def _call(pipeline_class: type[Any], defaults: Mapping[str, Any]) -> str:
+    """The arguments with which the pipeline samples as trained; a stock class gets its prompt and
+    what its call would otherwise do to the size."""
+    taken = inspect.signature(pipeline_class.__call__).parameters
+    said = {
+        "num_inference_steps": defaults.get("steps"),
+        "guidance_scale": defaults.get("guidance"),
+    }
+    parts = [f"{name}={value}" for name, value in said.items() if value is not None]
+    parts = [part for part in parts if part.split("=")[0] in taken]
+    if pipeline_class.__module__.split(".")[0] == "diffusers":
+        parts = ['"a prompt"', *parts] if "prompt" in taken else ["batch_size=1", *parts]
+        parts += ["use_resolution_binning=False"] if "use_resolution_binning" in taken else []
+    return ", ".join(parts)
 
 
 def _scheduler(components: Mapping[str, tuple[str, str]]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ class Family:
     uncond (of cond's batch or 1) given where guidance is on. path: the one its networks are made
     for, which a stock scheduler must be of; None: any. unit_start, generator: whether the stock
     loop starts at unit noise whatever the scheduler, and whether it hands its generator to it.
+    always: keywords every call of it needs, whatever the condition.
     """
 
     role: str
@@ -40,6 +41,7 @@ class Family:
     path: str | None = None
     unit_start: bool = False
     generator: bool = True
+    always: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _latent(role: str) -> Callable[[Any], tuple[int, ...]]:
@@ -130,8 +132,9 @@ def _pixart(pipeline: Any, prompts: list[str]) -> dict[str, Tensor]:
     return cond
 
 
-# negative_prompt is "" by default and may not be given beside embeddings; binning knows three or
-# four sizes only, and at the network's own size does nothing.
+# Binning knows three or four sizes only, and at the network's own size does nothing.
+_NO_BINS = {"use_resolution_binning": False}
+# negative_prompt is "" by default and may not be given beside embeddings.
 _PIXART = Family(
     "transformer",
     _latent("transformer"),
@@ -139,9 +142,10 @@ _PIXART = Family(
     _named(
         {"encoder_hidden_states": "prompt_embeds", "attention_mask": "prompt_attention_mask"},
         negative_prompt=None,
-        use_resolution_binning=False,
+        **_NO_BINS,
     ),
     "discrete_vp",
+    always=_NO_BINS,
 )
 
 
@@ -249,6 +253,6 @@ def _check_loop(owner: str, family: Family, scheduler: Any) -> None:
     stochastic = type(scheduler).__name__ == "ConsistencyScheduler"
     if stochastic and scheduler.config["steps"] > 1 and not family.generator:
         raise ValueError(
-            f"{owner} hands no generator to its scheduler, so a stochastic student of more than one "
-            "step could not be reproduced; train it for one step, or with a deterministic sampler"
+            f"{owner} hands no generator to its scheduler, so a stochastic student of more than "
+            "one step could not be reproduced; train it for one, or with a deterministic sampler"
         )
