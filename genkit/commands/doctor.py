@@ -87,7 +87,8 @@ def _extras() -> Iterator[Finding]:
     """The optional packages, by the extras genkit itself declares."""
     for extra, needed in sorted(extras().items()):
         missing = [name for name in needed if not _installed(name)]
-        told = f"for issues to come, lacks: pip install {' '.join(missing)}"
+        what = "genkit demo" if extra == "app" else "issues to come"
+        told = f"for {what}, lacks: pip install {' '.join(missing)}"
         yield not missing, f"[{extra}]", told if missing else "installed"
 
 

@@ -1,0 +1,53 @@
+"""Open a page where a teacher and its student draw the same prompt: genkit demo [options].
+
+The page is served on this machine and needs no network. It needs Gradio: pip install "genkit[app]".
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import dataclass
+
+from genkit.commands.flags import parse
+
+STUDENT = "digits-onestep"  # the shipped student that is shown when none is named
+GRADIO = 6  # the oldest major version that the page is written for
+
+
+@dataclass
+class Demo:
+    student: str = STUDENT
+    """A shipped name (genkit list pipelines), a folder, or a hub id."""
+    teacher: str | None = None
+    """Likewise; by default the teacher that the student was distilled from."""
+    port: int | None = None
+    """Port of the page; by default the first free one from 7860."""
+    share: bool = False
+    """Also make a public address for a week, through Gradio's servers (needs the network)."""
+    browser: bool = True
+    """Open the page in the browser."""
+
+
+def run(argv: list[str]) -> int:
+    """Serve the page until interrupted."""
+    asked = parse(Demo, argv, "demo")
+    check_gradio()
+    from genkit.hub import hide_loading_bars
+    from genkit_apps.demo import serve
+
+    hide_loading_bars()
+    serve(asked.student, asked.teacher, asked.port, asked.share, asked.browser)
+    return 0
+
+
+def check_gradio() -> None:
+    """ValueError where Gradio is missing or too old, with what to type."""
+    try:
+        version = importlib.metadata.version("gradio")
+    except importlib.metadata.PackageNotFoundError:
+        raise ValueError('the page needs Gradio: pip install "genkit[app]"') from None
+    if int(version.partition(".")[0]) < GRADIO:
+        raise ValueError(
+            f"the page needs Gradio {GRADIO} or later, this is {version}: pip install -U "
+            '"genkit[app]"'
+        )
