@@ -1,4 +1,4 @@
-"""What a data set hands over: samples and what they are conditioned on, in memory; or only prompts."""
+"""What a data set hands over: samples and their conditions, in memory; or prompts alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -149,7 +149,7 @@ class Method:
 
     @property
     def guidance(self) -> float:
-        """The teacher's scale that a method with such a setting bakes in; 1 where none was given."""
+        """The teacher's scale that a method bakes in; 1 where none was given."""
         return 1.0 if self.config.guidance is None else float(self.config.guidance)
 
     def stages(self) -> list[Stage]:

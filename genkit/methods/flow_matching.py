@@ -33,11 +33,12 @@ class Method(base.Method):
         # A transformer of 4M parameters. No measuring: the distance of few samples is noisier than
         # what the last tenth of the run changes, and would pick an earlier student.
         "emoji-scenes": {
-            "max_steps": 13_000,
+            "max_steps": 8000,
             "batch_size": 64,
-            "warmup": 500,
+            "warmup": 300,
             "weight_decay": 0.01,
-            "ema": 0.9995,
+            "ema": 0.999,
+            "time": "shifted",
             "mixed_precision": "bf16",
             "sample_every": 1000,
             "measure_every": 0,

@@ -129,8 +129,14 @@ class TextImages(Modality):
         steps: int,
         guidance: float,
     ) -> Tensor:
+        from genkit.denoisers.families import find_family
+
+        family = find_family(pipeline)
+        assert family.encode is not None, "a pipeline of prompts takes text"
+        cond = family.encode(pipeline, list(asked))
+        uncond = None if guidance == 1 else family.encode(pipeline, [""])
         return pipeline(
-            prompt=list(asked),
+            **family.arguments(cond, uncond),
             num_inference_steps=steps,
             guidance_scale=guidance,
             generator=generators,
