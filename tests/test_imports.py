@@ -60,7 +60,7 @@ ARROWS: dict[str, set[str]] = {
     "genkit.folders": set(),
     "genkit.hub": MATH | PARTS | {"genkit.cards", "genkit.folders"},
     "genkit.catalogue": {"genkit.data", "genkit.hub"},
-    "genkit.lora": {"genkit.methods"},
+    "genkit.lora": {"genkit.methods", "genkit.denoisers.families"},
     "genkit.settings": {"genkit.methods", "genkit.training", "genkit.catalogue"},
     "genkit.modalities": MATH
     | PARTS
