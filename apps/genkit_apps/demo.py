@@ -85,14 +85,14 @@ def answer(pair: Pair, worker: Worker) -> Callable[..., Iterator[Shown]]:
     """What the page runs: the fields' values in, the panels of the lanes and the summary out."""
 
     def run(
-        prompt: str,
+        prompt: str | None,
         seed: float | None,
         n: float | None,
         steps: float | None,
         guidance: float | None,
-        negative: str,
+        negative: str | None,
     ) -> Iterator[Shown]:
-        seen, asked = Race(), Asked(prompt)
+        seen, asked = Race(), Asked(prompt or "")
         try:
             asked = _read(pair, prompt, seed, n, steps, guidance, negative)
             yield _shown(pair, seen, asked)
@@ -106,14 +106,14 @@ def answer(pair: Pair, worker: Worker) -> Callable[..., Iterator[Shown]]:
 
 def _read(
     pair: Pair,
-    prompt: str,
+    prompt: str | None,
     seed: float | None,
     n: float | None,
     steps: float | None,
     guidance: float | None,
-    negative: str,
+    negative: str | None,
 ) -> Asked:
-    """The fields' values as what they ask for; an emptied field is what it was trained with.
+    """The fields' values as what they ask for; an empty field, None, is what it was trained with.
 
     ValueError for a seed that is none, or a number of pictures.
     """
@@ -123,12 +123,12 @@ def _read(
         raise ValueError(f"give a number of pictures from 1 to {PICTURES}")
     led = pair.led
     return Asked(
-        prompt,
+        prompt or "",
         int(seed),
         int(n),
         None if led.steps is None or steps is None else int(steps),
         None if led.guidance is None or guidance is None else float(guidance),
-        negative,
+        negative or "",
     )
 
 

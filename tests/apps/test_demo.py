@@ -136,6 +136,13 @@ def test_what_cannot_be_drawn_is_said_on_the_page(pair, worker, given, message):
     assert message in summary and "times faster" not in summary
 
 
+def test_empty_fields_are_as_trained(pair, worker):
+    *_, (teacher, student, _) = demo.answer(pair, worker)("a ball", 0, 1, None, None, None)
+    assert "teacher, 5 steps" in teacher and "<img" in student
+    *_, (_, _, summary) = demo.answer(pair, worker)(None, 0, 1, None, None, None)
+    assert "Type what is to be drawn." in summary
+
+
 def test_a_student_alone_has_one_panel(text_student, worker):
     *_, shown = demo.answer(Pair(text_student), worker)("a ball", 0, 1, None, None, "")
     assert len(shown) == 2 and "<img" in shown[0]
