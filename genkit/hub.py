@@ -86,13 +86,14 @@ def _stock_scheduler(sampler: Sampler, path: Path, kind: Kind, time_scale: float
 
 
 def _shift(sampler: Sampler) -> float | None:
-    """The shift s with which the uniform grid u is s u / (1 + (s - 1) u); None for other grids."""
+    """The shift s with which the uniform grid u is s u / (1 + (s - 1) u); None for other grids,
+    and for a single time, which tells no shift."""
     if sampler.times is None:
         return 1.0
+    if sampler.steps == 1 or not 0 < sampler.times[1] < 1:
+        return None
     even = [1 - i / sampler.steps for i in range(sampler.steps)]
-    shift = 1.0
-    if sampler.steps > 1 and 0 < sampler.times[1] < 1:
-        shift = sampler.times[1] * (1 - even[1]) / (even[1] * (1 - sampler.times[1]))
+    shift = sampler.times[1] * (1 - even[1]) / (even[1] * (1 - sampler.times[1]))
     grid = [shift * u / (1 + (shift - 1) * u) for u in even]
     near = all(abs(t - u) < 1e-9 for t, u in zip(sampler.times, grid, strict=True))
     return shift if near else None
@@ -113,18 +114,18 @@ def _ddim(steps: int, path: Path, kind: Kind) -> Any | None:
     It steps by N // steps, which leaves the grid unless steps divides N. With zero terminal SNR it
     divides an eps-prediction by 0; from the other kinds its first x_0 lacks our path's 2^-12 of x.
     """
-    stock = {"eps": "epsilon", "x_0": "sample", "v_prediction": "v_prediction"}
+    names: dict[str, Any] = {"eps": "epsilon", "x_0": "sample", "v_prediction": "v_prediction"}
     betas = path.config()
     del betas["name"]
     lost = betas["rescale_betas_zero_snr"] and kind == "eps"
-    if kind not in stock or lost or betas["num_train_timesteps"] % steps:
+    if kind not in names or lost or betas["num_train_timesteps"] % steps:
         return None
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     # steps_offset moves no trailing grid; Stable Diffusion's pipeline rewrites any but 1.
     return DDIMScheduler(
         **betas,
-        prediction_type=stock[kind],
+        prediction_type=names[kind],
         timestep_spacing="trailing",
         clip_sample=False,
         set_alpha_to_one=True,

@@ -224,7 +224,8 @@ class Denoiser(nn.Module):
                 stop,
             )
         t = sampler.grid(self.path)[stop].to(x.device, x.dtype).expand(x.shape[0])
-        timestep = scheduler.timesteps[stop].to(x.dtype).expand(x.shape[0])
+        told = scheduler.timesteps[stop].to(torch.promote_types(x.dtype, torch.float32))
+        timestep = told.expand(x.shape[0])
         value = self.evaluate(
             scheduler.scale_model_input(x, scheduler.timesteps[stop]), timestep, cond
         )

@@ -63,9 +63,10 @@ def _named(names: Mapping[str, str], **extra: Any) -> Callable[[Cond, Cond | Non
 
     def arguments(cond: Cond, uncond: Cond | None) -> dict[str, Any]:
         given: dict[str, Any] = {call: cond[name] for name, call in names.items()}
-        for name, call in names.items() if uncond is not None else ():
-            nothing = uncond[name]
-            given[f"negative_{call}"] = nothing.expand(len(cond[name]), *nothing.shape[1:])
+        if uncond is not None:
+            for name, call in names.items():
+                nothing = uncond[name]
+                given[f"negative_{call}"] = nothing.expand(len(cond[name]), *nothing.shape[1:])
         return given | extra
 
     return arguments
@@ -235,7 +236,7 @@ def rebuilt(pipeline: Any, network: Any, scheduler: Any) -> Any:
     family, owner = find_family(pipeline), type(pipeline)
     _check_loop(owner.__name__, family, scheduler)
     if owner.__name__ == "DDIMPipeline" and type(scheduler).__name__ != "DDIMScheduler":
-        from diffusers import DDPMPipeline
+        from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 
         owner = DDPMPipeline
     known = {**pipeline.config, **pipeline.components, family.role: network, "scheduler": scheduler}

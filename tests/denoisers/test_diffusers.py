@@ -1,5 +1,6 @@
 """Teachers read from pipelines: path, kind and time of each scheduler family, from its config."""
 
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,6 +48,9 @@ DISCRETE = [
 ]
 
 
+SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+
+
 def test_every_family_is_tried_here():
     ours = {"ConsistencyScheduler", "FlowScheduler"}
     assert set(SCHEDULERS) == {c.__name__ for c in (*FLOWS, *DISCRETE)} | ours
@@ -77,9 +81,22 @@ def test_discrete_vp(scheduler, stock, kind):
     assert torch.allclose(read.path.alphas_cumprod.float(), one.alphas_cumprod, rtol=1e-5)
 
 
-def test_zero_terminal_snr():
+@pytest.mark.parametrize("scheduler", DISCRETE)
+def test_what_moves_a_schedulers_own_grid_moves_no_path(scheduler):
+    plain = read_schedule(scheduler(**SD), 8)
+    other = {"steps_offset": 1, "set_alpha_to_one": True, "timestep_spacing": "trailing"}
+    taken = signature(scheduler.__init__).parameters
+    one = scheduler(**SD, **{name: value for name, value in other.items() if name in taken})
+    read = read_schedule(one, 8)
+    assert (read.path.config(), read.sampler) == (plain.path.config(), plain.sampler)
+
+
+@pytest.mark.parametrize(
+    "scheduler", [each for each in DISCRETE if "rescale_betas_zero_snr" in str(signature(each))]
+)
+def test_zero_terminal_snr(scheduler):
     """Only the last index, whose SNR is zero, is lifted, and stays below its neighbour."""
-    one = DDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    one = scheduler(**SD, rescale_betas_zero_snr=True, prediction_type="v_prediction")
     read = read_schedule(one, 8)
     assert isinstance(read.path, DiscreteVP)
     ours = read.path.alphas_cumprod
@@ -103,6 +120,12 @@ def test_ours(path, stochastic):
         (DDPMScheduler(trained_betas=[0.1, 0.2]), "trained_betas is not supported"),
         (FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), "use_dynamic_shifting"),
         (FlowMatchEulerDiscreteScheduler(stochastic_sampling=True), "stochastic_sampling"),
+        (FlowMatchEulerDiscreteScheduler(invert_sigmas=True), "invert_sigmas is not supported"),
+        (UniPCMultistepScheduler(use_flow_sigmas=True), "use_flow_sigmas is not supported"),
+        (
+            EulerDiscreteScheduler(timestep_type="continuous", prediction_type="v_prediction"),
+            "timestep_type 'continuous'",
+        ),
         (DDIMScheduler(prediction_type="noise"), "unknown prediction_type 'noise'"),
         (DDIMScheduler(beta_schedule="linear", prediction_type="flow_prediction"), "unknown pred"),
     ],
