@@ -23,9 +23,9 @@ from genkit.data.base import Prompts, Samples
 from genkit.data.pairs import cached_pairs, pairs_key
 from genkit.data.streams import Stream, TensorStream
 from genkit.denoisers.base import Denoiser, Guided
-from genkit.denoisers.diffusers import Loaded
+from genkit.denoisers.diffusers import Loaded, find_network
 from genkit.evaluation import Contender, cache_folder, figures, short_name, table
-from genkit.lora import merged
+from genkit.lora import has_adapters, merged, save_adapter
 from genkit.methods.base import Method, Stage
 from genkit.metrics.paired import mse_same_noise
 from genkit.metrics.sliced import sliced_wasserstein
@@ -209,9 +209,15 @@ class Run:
         return pipeline
 
     def export(self, parts: Mapping[str, nn.Module], out: Path) -> None:
-        """The Trainer's delivery as a pipeline; its figures come later."""
-        network: Any = parts["network"]
-        self.save(merged(network.network), out, self.card(None))
+        """The Trainer's delivery as a pipeline, and as an adapter where one was trained; its
+        figures come later."""
+        denoiser: Any = parts["network"]
+        network = denoiser.network
+        if has_adapters(network):
+            save_adapter(
+                self.modality.pipeline(network, self.method.scheduler), network, out / "lora"
+            )
+        self.save(merged(network), out, self.card(None))
 
     def evaluate(self, pipeline: Any) -> dict[str, Any] | None:
         """The figures of the delivered pipeline; None where the settings leave them out."""
@@ -247,7 +253,7 @@ class Run:
         pipeline = hub.Pipeline.from_pretrained(out / "pipeline")
         found = self.evaluate(pipeline)
         if found is not None:
-            self.save(pipeline.network, out, self.card(found))
+            self.save(find_network(pipeline), out, self.card(found))
             write_text(out / "metrics.json", json.dumps(found, indent=1) + "\n")
             print(table(found))
         write_report(out)

@@ -22,8 +22,9 @@ class RunConfig:
     size: int = 32
     """Pixels of a side, to which pictures of your own are brought for a teacher; students take
     their teacher's."""
-    lora: int = 0
-    """Train low-rank adapters of this rank, merged on export; 0 trains the whole network."""
+    lora: int | None = None
+    """Train low-rank adapters of this rank, left as an adapter file and merged; by default the
+    whole network is trained."""
     pairs: int = 8192
     """How many pairs (noise, teacher sample) are made where a method asks for them."""
     pair_steps: int = 16
@@ -44,7 +45,7 @@ class RunConfig:
     """Rounds of the paired bootstrap in it."""
 
     def __post_init__(self) -> None:
-        if self.lora < 0:
+        if self.lora is not None and self.lora < 1:
             raise ValueError(f"lora is {self.lora}; give a rank of at least 1, or leave it out")
         for name in ("pairs", "pair_steps", "pair_order", "measure_n", "bootstraps"):
             if getattr(self, name) < 1:

@@ -308,7 +308,7 @@ def test_no_name_means_two_settings():
         ({"max_stps": 3}, "did you mean 'max_steps'"),
         ({"max_steps": 0}, "max_steps is 0"),
         ({"steps": -1}, "steps is -1"),
-        ({"lora": -1}, "lora is -1"),
+        ({"lora": 0}, "lora is 0"),
         ({"pairs": 0}, "pairs is 0"),
         ({"pair_steps": 0}, "pair_steps is 0"),
         ({"evaluate_n": 3}, "evaluate_n is 3"),

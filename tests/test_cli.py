@@ -246,7 +246,7 @@ MISTAKES = [
     ("train-distill reflow --teacher nothing", "neither a folder nor a shipped pipeline"),
     ("train-distill reflow --teacher TEACHER --steps 0", "steps is 0"),
     ("train-distill reflow --teacher TEACHER --max-steps -4", "max_steps is -4"),
-    ("train-distill reflow --teacher TEACHER --lora -1", "lora is -1"),
+    ("train-distill reflow --teacher TEACHER --lora 0", "lora is 0"),
     ("train-distill reflow --lr fast", "--lr"),
     ("train-distill reflow --max-steps", "--max-steps"),
     ("train-distill consistency --solver rk4", "--solver"),
