@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,7 +31,6 @@ class Family:
     uncond (of cond's batch or 1) given where guidance is on. path: the one its networks are made
     for, which a stock scheduler must be of; None: any. unit_start, generator: whether the stock
     loop starts at unit noise whatever the scheduler, and whether it hands its generator to it.
-    always: keywords every call of it needs, whatever the condition.
     """
 
     role: str
@@ -41,7 +40,6 @@ class Family:
     path: str | None = None
     unit_start: bool = False
     generator: bool = True
-    always: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _latent(role: str) -> Callable[[Any], tuple[int, ...]]:
@@ -133,9 +131,8 @@ def _pixart(pipeline: Any, prompts: list[str]) -> dict[str, Tensor]:
     return cond
 
 
-# Binning knows three or four sizes only, and at the network's own size does nothing.
-_NO_BINS = {"use_resolution_binning": False}
-# negative_prompt is "" by default and may not be given beside embeddings.
+# negative_prompt is "" by default and may not be given beside embeddings; binning knows three or
+# four sizes only, and at the network's own size does nothing.
 _PIXART = Family(
     "transformer",
     _latent("transformer"),
@@ -143,10 +140,9 @@ _PIXART = Family(
     _named(
         {"encoder_hidden_states": "prompt_embeds", "attention_mask": "prompt_attention_mask"},
         negative_prompt=None,
-        **_NO_BINS,
+        use_resolution_binning=False,
     ),
     "discrete_vp",
-    always=_NO_BINS,
 )
 
 

@@ -13,7 +13,7 @@ import sys
 import pytest
 import tiny_families as tiny
 import torch
-from diffusers import DDIMScheduler, FlowMapEulerDiscreteScheduler
+from diffusers import DDIMScheduler, DiffusionPipeline, FlowMapEulerDiscreteScheduler
 from safetensors.torch import load_file, save_file
 
 from genkit import hub
@@ -164,18 +164,19 @@ def test_everything_else_is_the_teachers():
 @pytest.mark.parametrize("builder", [tiny.stable_diffusion, tiny.pixart_alpha, tiny.pixart_sigma])
 @pytest.mark.parametrize("sampler", [STOCHASTIC, Sampler(3), Sampler(1, (700.0,))])
 def test_our_schedulers_in_stock_loops(tmp_path, builder, sampler):
-    """Grids that no stock config holds: the same bits, opened by genkit."""
+    """Grids that no stock config holds: the same bits, opened by genkit, or by diffusers where the
+    scheduler's module is imported first, as the card says."""
     loaded = as_denoiser(tiny.build(builder))
     pipeline = rebuilt(loaded.pipeline, student_of(loaded).eval(), scheduler_of(loaded, sampler))
     defaults = {"steps": sampler.steps, "guidance": 1.0}
     hub.save_pipeline(pipeline, tmp_path / "out", defaults)
-    again = hub.Pipeline.from_pretrained(tmp_path / "out")
-    again.set_progress_bar_config(disable=True)
-    tensors, rest = call_of(again)
-    generators = generators_of()
-    call = {"num_inference_steps": sampler.steps, "generator": generators}
-    assert torch.equal(again(**tensors, **rest, **call).images, sampled(pipeline, sampler))
-    assert as_denoiser(again).sampler == sampler
+    for opener in (hub.Pipeline, DiffusionPipeline):
+        again = opener.from_pretrained(tmp_path / "out")
+        again.set_progress_bar_config(disable=True)
+        tensors, rest = call_of(again)
+        call = {"num_inference_steps": sampler.steps, "generator": generators_of()}
+        assert torch.equal(again(**tensors, **rest, **call).images, sampled(pipeline, sampler))
+        assert as_denoiser(again).sampler == sampler
 
 
 def test_unconditional_students_with_our_schedulers():
