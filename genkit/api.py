@@ -97,6 +97,8 @@ def distill(
         )
     quicken_training(who.denoiser)
     built = _method(method, settings, who.denoiser, kind)
+    # What cannot leave as a pipeline is said before it is trained.
+    kind.pipeline(who.denoiser.network, built.scheduler)
     if settings.run.lora:
         adapt_student(built, settings.run.lora)
     record = {

@@ -200,9 +200,14 @@ class Pipeline:
 
 def load(folder: FilePath, opener: Callable[..., Any], **kwargs: Any) -> Any:
     """opener(folder, **kwargs) with the folder checked and its trained defaults kept on it."""
+    import torch
     from diffusers.models.modeling_utils import ModelMixin
 
     index = check(folder)
+    # diffusers opens its models in float32, transformers in the precision they were saved in: a
+    # folder of 16-bit weights would come out as two. Training and samplers are in float32.
+    if "torch_dtype" not in kwargs:
+        kwargs.setdefault("dtype", torch.float32)
     if not kwargs.setdefault("use_safetensors", True):
         raise ValueError("genkit opens safetensors only; leave use_safetensors out")
     with one_sentence(folder):

@@ -66,6 +66,16 @@ def test_a_saved_pipeline_keeps_its_words_and_its_samples(pipe, tmp_path):
     assert torch.equal(latent(again), latent(pipe, num_inference_steps=4, guidance_scale=2.0))
 
 
+def test_weights_of_16_bits_open_in_float32(tmp_path):
+    small = pipeline().to(torch.bfloat16)
+    hub.save_pipeline(small, tmp_path / "p", {"steps": 4, "guidance": 2.0})
+    again = genkit.Pipeline.from_pretrained(tmp_path / "p")
+    assert {again.network.dtype, again.text_encoder.dtype} == {torch.float32}
+    assert latent(again).isfinite().all()
+    half = genkit.Pipeline.from_pretrained(tmp_path / "p", dtype=torch.bfloat16)
+    assert {half.network.dtype, half.text_encoder.dtype} == {torch.bfloat16}
+
+
 def test_a_prompt_is_its_embedding(pipe):
     by_embedding = pipe(
         prompt_embeds=pipe.encode_prompt("a red cat"),

@@ -1,0 +1,42 @@
+"""Put a run's pipeline among the shipped ones, in bfloat16, with its config, log and figures.
+
+    python scripts/ship.py runs/emoji-teacher emoji-teacher --guidance 3
+
+What is measured afterwards is the shipped pipeline, so its rounded weights are in the figures.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import torch
+
+from genkit import hub
+
+HOME = Path(__file__).parents[1] / "pipelines" / "genkit_pipelines" / "pretrained"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--guidance", type=float, help="the pipeline's default scale")
+    asked = parser.parse_args()
+    pipeline = hub.Pipeline.from_pretrained(asked.run / "pipeline")
+    facts = hub.trained(pipeline)
+    if asked.guidance is not None:
+        facts["guidance"] = asked.guidance
+    card = (asked.run / "pipeline" / "README.md").read_text(encoding="utf-8")
+    text = card[card.index("## How it was trained") :]
+    out = HOME / asked.name
+    shutil.rmtree(out, ignore_errors=True)
+    hub.save_pipeline(pipeline.to(dtype=torch.bfloat16), out, facts, text)
+    for name in ("config.json", "log.jsonl", "metrics.json"):
+        if (asked.run / name).exists():
+            shutil.copy(asked.run / name, out / name)
+    size = sum(file.stat().st_size for file in out.rglob("*.safetensors")) / 1e6
+    print(f"{out}: {size:.1f} MB of weights")
+
+
+if __name__ == "__main__":
+    main()
