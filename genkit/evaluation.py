@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from genkit.metrics import Reference
 
 BATCH = 500
-SHOWN = ("fd", "sw", "mmd", "recall", "precision", "seconds_per_sample")
-SPREAD = ("fd", "sw", "mmd", "kid", "recall")
+# Columns of the table and figures compared between seeds, where the data set's rows hold them.
+SHOWN = ("follows", "fd", "sw", "mmd", "recall", "precision", "seconds_per_sample")
+SPREAD = ("follows", "fd", "sw", "mmd", "kid", "recall")
 
 
 def cache_folder() -> Path:
@@ -96,14 +97,13 @@ def _draw(who: Contender, modality: Modality, seed: int, n: int) -> tuple[Tensor
 
     from genkit.rng import sample_generators
 
-    cond, generators = modality.cond(n), sample_generators(seed, n)
+    asked, generators = modality.asked(n), sample_generators(seed, n)
     who.pipeline.set_progress_bar_config(disable=True)
     begin, parts = time.perf_counter(), []
     for first in range(0, n, BATCH):
         rows = slice(first, first + BATCH)
-        part = {name: value[rows] for name, value in cond.items()}
         parts.append(
-            modality.generate(who.pipeline, part, generators[rows], who.steps, who.guidance)
+            modality.generate(who.pipeline, asked[rows], generators[rows], who.steps, who.guidance)
         )
     return torch.cat(parts).float().cpu(), (time.perf_counter() - begin) / n
 
@@ -161,7 +161,8 @@ def evaluate(
     the velocity, which at equal steps is the harder opponent.
 
     Returns {"floor": {...}, "rows": [{"pipeline", "steps", "seed", "n", "fd", "sw", "mmd",
-    "recall", "precision", "seconds_per_sample", ...}], "comparisons": [...], "spread": [...]}.
+    "recall", "precision", "seconds_per_sample", ...}], "comparisons": [...], "spread": [...]}; what
+    else a row holds is the data set's own: "class_accuracy" of classes, "follows" of captions.
     ValueError for steps, n or seeds that cannot be, and for what cannot be opened.
     """
     _check(steps, n, seeds, bootstraps, orders)
@@ -197,14 +198,14 @@ def figures(
     from genkit.metrics import floor, measure
 
     rows, drawn = [], {}
-    labels = modality.cond(n)["label"]
+    asked = modality.asked(n)
     for who, seed in _progress([(w, s) for w in (*theirs, *ours) for s in seeds], quiet):
         x, seconds = samples(who, modality, seed, n)
         x = modality.decode(x)
         drawn[who.label, who.steps, seed] = x
         rows.append(
             {"pipeline": who.label, "steps": who.steps, "seed": seed}
-            | measure(x, labels, reference)
+            | measure(x, asked, reference)
             | {"seconds_per_sample": seconds, "guidance": who.guidance}
         )
     comparisons = [
@@ -259,7 +260,7 @@ def _spread(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for (label, steps), group in groups.items():
         told: dict[str, Any] = {"pipeline": label, "steps": steps, "seeds": len(group)}
-        for metric in SPREAD:
+        for metric in (each for each in SPREAD if each in group[0]):
             values = [row[metric] for row in group]
             told[f"{metric}_mean"] = sum(values) / len(values)
             told[f"{metric}_spread"] = max(values) - min(values)
@@ -270,10 +271,11 @@ def _spread(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def table(result: dict[str, Any]) -> str:
     """The result for a person: floor and rows, then the comparisons."""
     seeds = ", ".join(str(seed) for seed in result["seeds"])
-    head = ["", "steps", "seed", *SHOWN]
-    lines = [head, ["floor: real data", "", "", *_cells(result["floor"])]]
+    shown = [name for name in SHOWN if any(name in row for row in result["rows"])]
+    head = ["", "steps", "seed", *shown]
+    lines = [head, ["floor: real data", "", "", *_cells(result["floor"], shown)]]
     lines += [
-        [row["pipeline"], str(row["steps"]), str(row["seed"]), *_cells(row)]
+        [row["pipeline"], str(row["steps"]), str(row["seed"]), *_cells(row, shown)]
         for row in result["rows"]
     ]
     parts = [f"{result['data']}, n = {result['n']} per seed, seeds {seeds}", _aligned(lines)]
@@ -295,8 +297,8 @@ def table(result: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    return [f"{row[name]:.4g}" if name in row else "" for name in SHOWN]
+def _cells(row: dict[str, Any], shown: Sequence[str]) -> list[str]:
+    return [f"{row[name]:.4g}" if name in row else "" for name in shown]
 
 
 def _aligned(lines: list[list[str]]) -> str:

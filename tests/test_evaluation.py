@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from genkit import evaluation
-from genkit.data import load
-from genkit.evaluation import Contender, evaluate, samples, table
+from genkit.data import emoji_scenes, load
+from genkit.evaluation import Contender, evaluate, figures, samples, table
 from genkit.hub import Pipeline, save_pipeline
+from genkit.metrics.references import emoji_scenes_reference
 from genkit.modalities import modality
 
 
@@ -67,6 +68,23 @@ def test_table_names_n_seeds_floor_and_both_precision_and_recall(result: dict):
     text = table(result)
     for word in ("n = 300", "seeds 0, 5", "floor", "recall", "precision", "3 paired bootstraps"):
         assert word in text
+
+
+def test_columns_are_those_the_rows_hold(result: dict):
+    """Classes are followed, but no sentences are: the digits' table has no such column."""
+    assert "follows" not in table(result) and "follows_mean" not in result["spread"][0]
+    assert all("class_accuracy" in row for row in result["rows"])
+
+
+def test_scenes_are_measured_by_what_their_captions_ask(monkeypatch):
+    kind, reference = modality(emoji_scenes.load("train", n=50)), emoji_scenes_reference(60)
+    monkeypatch.setattr(evaluation, "samples", lambda who, kind, seed, n: (reference.fresh, 0.1))
+    found = figures([Contender("real", None, 1, 1.0)], [], kind, reference, 60, (0, 1))
+    assert all(row["follows"] > 0.95 > 0.1 > row["follows_chance"] for row in found["rows"])
+    assert found["floor"]["follows"] > 0.95 and found["spread"][0]["follows_spread"] == 0
+    text = table(found)
+    assert "emoji-scenes, n = 60" in text and text.splitlines()[2].split()[2] == "follows"
+    assert kind.asked(60) == reference.fresh_asked and kind.asked(4001)[4000] == kind.asked(1)[0]
 
 
 def test_a_pipeline_without_a_teacher_takes_all_steps(tiny_teacher: Path):

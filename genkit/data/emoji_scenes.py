@@ -69,7 +69,8 @@ class Scene:
         assert scale * 32 == size and self.asked.size is not None
         length = LENGTHS[self.asked.size] * scale
         pictures = sprites(length)
-        picture = np.broadcast_to(np.float32(self.shade), (size, size, 3)).copy()
+        shade = np.array(self.shade, dtype=np.float32)
+        picture = np.broadcast_to(shade, (size, size, 3)).copy()
         for which, (left, top) in zip(self.objects, self.boxes, strict=True):
             sprite = pictures[which]
             paste(picture, sprite, left * scale, top * scale)
@@ -100,7 +101,7 @@ def _places(rng: np.random.RandomState, asked: Asked) -> tuple[Box, ...]:
                 break
         first, second = (int(near), int(across[0])), (int(far), int(across[1]))
         if asked.relation in ("above", "below"):
-            first, second = first[::-1], second[::-1]
+            first, second = (first[1], first[0]), (second[1], second[0])
         swapped = asked.relation in ("right of", "below")
         return (second, first) if swapped else (first, second)
     if asked.count == 3:

@@ -5,7 +5,15 @@ alone: precision ranks averaged samples highest, Frechet distance and sliced Was
 lost modes, diversity rewards noise.
 """
 
-from genkit.metrics.references import digits_reference, reference
+from genkit.metrics.references import class_reference, digits_reference, reference
 from genkit.metrics.suite import Reference, compare, floor, measure
 
-__all__ = ["Reference", "compare", "digits_reference", "floor", "measure", "reference"]
+__all__ = [
+    "Reference",
+    "class_reference",
+    "compare",
+    "digits_reference",
+    "floor",
+    "measure",
+    "reference",
+]

@@ -1,20 +1,21 @@
 """All the figures of a set of samples at once, against a fixed reference.
 
-A `Reference` is a held-out set of real samples, the training set and a feature network; the suite
-knows no modality. Figures with finite-sample bias compare only at equal n, so samples are cut into
-disjoint groups of the size of the training set (smaller if there are fewer), every group is
-measured against the whole held-out set, and the mean over the groups is given. `floor` does just
-that to the training set itself: real against real, at the same n.
+A `Reference` is a held-out set of real samples, the training set, a feature network, fresh real
+samples for the floor, and `extra`: the figures that a data set has of its own, of what its samples
+were asked to be (class labels, captions; see extras.py). The suite knows no modality and no
+condition. Figures with finite-sample bias compare only at equal n, so samples are cut into disjoint
+groups of the size of the fresh set (smaller if there are fewer), every group is measured against
+the whole held-out set, and the mean over the groups is given. `floor` does just that to the fresh
+set itself: real against real, at the same n.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from genkit.metrics.diversity import class_accuracy, class_diversity, class_total_variation
 from genkit.metrics.frechet import frechet_distance
 from genkit.metrics.kernel import kid, median_distance, rbf_mmd2
 from genkit.metrics.manifold import density_coverage, precision_recall
@@ -22,112 +23,109 @@ from genkit.metrics.nearest import copied, nearest_distance
 from genkit.metrics.paired import Paired, paired_bootstrap
 from genkit.metrics.sliced import sliced_wasserstein
 
-
-class Labelled(Protocol):
-    """Real samples with class labels under cond["label"], as genkit.data hands them over."""
-
-    @property
-    def x_0(self) -> Tensor: ...
-    @property
-    def cond(self) -> Mapping[str, Tensor]: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def num_classes(self) -> int: ...
+Asked = Sequence[Any] | Tensor  # what samples were asked to be, one each
 
 
 class Features(Protocol):
     """What the suite asks of a feature network, such as `FeatureNet`."""
 
     def features(self, x: Tensor) -> Tensor: ...
-    def classify(self, x: Tensor) -> Tensor: ...
+
+
+class Extra(Protocol):
+    """A data set's own figures of samples (n, ...), their features (n, d) and what each of them was
+    asked to be."""
+
+    def __call__(self, samples: Tensor, features: Tensor, asked: Any) -> dict[str, float]: ...
 
 
 @dataclass(frozen=True)
 class Reference:
     """What samples are measured against; make one with `Reference.of`.
 
-    real (m, ...), labels (m,) and features (m, d) are the held-out set; train (n, ...) and
-    train_labels (n,) what generators learn from; held_out_nearest (m,) its distances to train.
+    real (m, ...) and features (m, d) are the held-out set; train (n, ...) what generators learn
+    from; fresh (k, ...) real samples that the floor is measured on, and fresh_asked what each of
+    them is; held_out_nearest (m,) the held-out samples' distances to train.
     """
 
     name: str
     net: Features
     real: Tensor
-    labels: Tensor
     features: Tensor
     train: Tensor
-    train_labels: Tensor
-    num_classes: int
+    fresh: Tensor
+    fresh_asked: Asked
     bandwidth: float
     held_out_nearest: Tensor
+    extra: Extra
 
     @classmethod
-    def of(cls, train: Labelled, held_out: Labelled, net: Features) -> "Reference":
-        """A reference from two splits of a data set and a feature network for it."""
+    def of(
+        cls,
+        name: str,
+        real: Tensor,
+        train: Tensor,
+        net: Features,
+        extra: Extra,
+        fresh: tuple[Tensor, Asked],
+    ) -> "Reference":
+        """A reference of held-out samples (m, ...), training samples (n, ...), a feature network,
+        the data set's own figures, and (samples of the floor (k, ...), what each of them is)."""
         return cls(
-            name=held_out.name,
+            name=name,
             net=net,
-            real=held_out.x_0,
-            labels=held_out.cond["label"],
-            features=net.features(held_out.x_0),
-            train=train.x_0,
-            train_labels=train.cond["label"],
-            num_classes=held_out.num_classes,
-            bandwidth=median_distance(held_out.x_0),
-            held_out_nearest=nearest_distance(held_out.x_0, train.x_0),
+            real=real,
+            features=net.features(real),
+            train=train,
+            fresh=fresh[0],
+            fresh_asked=fresh[1],
+            bandwidth=median_distance(real),
+            held_out_nearest=nearest_distance(real, train),
+            extra=extra,
         )
 
 
 def measure(
-    samples: Tensor, labels: Tensor, reference: Reference, group: int | None = None, seed: int = 0
+    samples: Tensor, asked: Asked, reference: Reference, group: int | None = None, seed: int = 0
 ) -> dict[str, float]:
-    """The figures of samples (n, ...) that were asked to be of classes labels (n,).
+    """The figures of samples (n, ...), and of what each of them was asked to be: class labels (n,)
+    or captions, whichever the data set has.
 
-    group: samples per group, None is min(n, size of the training set); what is left over after
-    whole groups is not used for the figures below "groups". seed: which sample is in which group.
+    group: samples per group, None is min(n, size of the fresh set); what is left over after whole
+    groups is not used for the figures below "groups". seed: which sample is in which group.
 
     n, group, groups: samples given, per group, number of groups.
     fd, kid: Frechet and kernel distance of features; mmd: squared MMD, Gaussian kernel, of pixels;
     sw: sliced Wasserstein-2 of pixels; precision and recall (k = 3), density and coverage (k = 5)
-    of features; diversity and diversity_worst: spread within a class relative to the real one, the
-    mean over the classes and the least; class_accuracy; class_tv: total variation between the
-    classes seen and those of the held-out set; nearest: median distance to the nearest training
-    sample; copied: share nearer to one than all but 1% of the held-out samples are.
+    of features; the data set's own figures (extras.py); nearest: median distance to the nearest
+    training sample; copied: share nearer to one than all but 1% of the held-out samples are.
     """
-    _check(samples, labels, reference)
+    _check(samples, asked, reference)
     size = _group_size(group, len(samples), reference)
     features = reference.net.features(samples)
-    predicted = reference.net.classify(samples)
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
     parts = [i for i in order.split(size) if len(i) == size]
     rows = [_distances(samples[i], features[i], reference) for i in parts]
-    spread = class_diversity(
-        features, labels, reference.features, reference.labels, reference.num_classes
-    )
-    spread = spread[~spread.isnan()]
     return {
         "n": len(samples),
         "group": size,
         "groups": len(parts),
         **{key: sum(row[key] for row in rows) / len(rows) for key in rows[0]},
-        "diversity": float(spread.mean()),
-        "diversity_worst": float(spread.min()) if len(spread) else float("nan"),
-        "class_accuracy": class_accuracy(predicted, labels),
-        "class_tv": class_total_variation(predicted, reference.labels, reference.num_classes),
+        **reference.extra(samples, features, asked),
         **_closeness(nearest_distance(samples, reference.train), reference),
     }
 
 
 def floor(reference: Reference, n: int | None = None, seed: int = 0) -> dict[str, float]:
-    """The same figures for real samples: the training set against the held-out one.
+    """The same figures for real samples: the fresh set against the held-out one.
 
     n: samples that will be compared with this floor; they are measured in groups of
-    min(n, size of the training set), and so is this. None: the size of the training set.
-    nearest and copied are those of the held-out samples, as the training set is its own neighbour.
+    min(n, size of the fresh set), and so is this. None: the size of the fresh set.
+    nearest and copied are those of the held-out samples: the fresh set may be the training set,
+    which is its own neighbour.
     """
-    size = _group_size(None, len(reference.train) if n is None else n, reference)
-    figures = measure(reference.train, reference.train_labels, reference, size, seed)
+    size = _group_size(None, len(reference.fresh) if n is None else n, reference)
+    figures = measure(reference.fresh, reference.fresh_asked, reference, size, seed)
     return figures | _closeness(reference.held_out_nearest, reference)
 
 
@@ -173,18 +171,18 @@ def _closeness(nearest: Tensor, reference: Reference) -> dict[str, float]:
 
 
 def _group_size(group: int | None, n: int, reference: Reference) -> int:
-    size = min(n, len(reference.train)) if group is None else group
+    size = min(n, len(reference.fresh)) if group is None else group
     if not 6 <= size <= n:
         raise ValueError(f"groups of {size} out of {n} samples: at least 6, at most all of them")
     return size
 
 
-def _check(samples: Tensor, labels: Tensor, reference: Reference) -> None:
+def _check(samples: Tensor, asked: Asked, reference: Reference) -> None:
     if samples.shape[1:] != reference.real.shape[1:]:
         ours, theirs = tuple(samples.shape[1:]), tuple(reference.real.shape[1:])
         raise ValueError(f"samples are {ours} each, those of {reference.name!r} {theirs}")
-    if len(labels) != len(samples):
-        raise ValueError(f"{len(labels)} labels for {len(samples)} samples")
+    if len(asked) != len(samples):
+        raise ValueError(f"{len(asked)} labels or captions for {len(samples)} samples")
     broken = int((~samples.isfinite().flatten(1).all(1)).sum())
     if broken:
         raise ValueError(f"{broken} of {len(samples)} samples hold nan or inf: nothing to measure")

@@ -78,9 +78,8 @@ def test_draws_are_of_their_split(name):
     drawn = [draw(rng, name, 24) for _ in range(500)]
     assert {split(each) for each in drawn} == {name}
     related = sum(each.relation is not None for each in drawn)
-    assert 150 < related < 350 and all(
-        len(set(each.objects)) == len(each.objects) for each in drawn
-    )
+    assert 150 < related < 350
+    assert all(len(set(each.objects)) == len(each.objects) for each in drawn)
 
 
 def test_reading_is_the_inverse_of_saying():

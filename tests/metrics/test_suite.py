@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from genkit.data.base import Samples
-from genkit.metrics import Reference, compare, digits_reference, floor, measure, reference
+from genkit.metrics import (
+    Reference,
+    class_reference,
+    compare,
+    digits_reference,
+    floor,
+    measure,
+    reference,
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +47,7 @@ def _points(n, seed):
 
 @pytest.fixture(scope="module")
 def plane():
-    return Reference.of(_points(400, 0), _points(300, 1), _Plane())
+    return class_reference(_points(400, 0), _points(300, 1), _Plane())
 
 
 def test_floor_of_the_digits(real_floor):
@@ -56,9 +64,9 @@ def test_floor_of_the_digits(real_floor):
 
 def test_blending_towards_the_class_mean_is_ranked(ref, real_floor):
     """What few steps do. Every figure sees it but precision, which rises."""
-    means = torch.stack([ref.train[ref.train_labels == c].mean(0) for c in range(10)])
-    blend = [ref.train.lerp(means[ref.train_labels], w) for w in (0.15, 0.4)]
-    rows = [real_floor] + [measure(x, ref.train_labels, ref) for x in blend]
+    means = torch.stack([ref.train[ref.fresh_asked == c].mean(0) for c in range(10)])
+    blend = [ref.train.lerp(means[ref.fresh_asked], w) for w in (0.15, 0.4)]
+    rows = [real_floor] + [measure(x, ref.fresh_asked, ref) for x in blend]
     for worse_high in ("fd", "kid", "mmd", "sw", "precision", "density"):
         values = [row[worse_high] for row in rows]
         assert values == sorted(values), worse_high
@@ -72,7 +80,7 @@ def test_blending_towards_the_class_mean_is_ranked(ref, real_floor):
 def test_two_thousand_samples_are_measured_in_time(ref):
     index = torch.arange(2000) % 898
     start = time.perf_counter()
-    row = measure(ref.train[index], ref.train_labels[index], ref)
+    row = measure(ref.train[index], ref.fresh_asked[index], ref)
     assert time.perf_counter() - start < 9  # 0.4 s on a quiet core
     assert (row["n"], row["group"], row["groups"]) == (2000, 898, 2)
     assert row["copied"] == 1 and row["nearest"] < 1e-6
@@ -106,6 +114,22 @@ def test_a_lost_mode_and_wrong_classes_are_seen(plane):
     assert swapped["class_accuracy"] == 0 and swapped["class_tv"] == 0
 
 
+def test_a_data_set_brings_figures_of_its_own():
+    """Whatever samples are asked to be reaches them as it is, and no other figure needs it."""
+    points, told = _points(40, 0), []
+
+    def extra(samples, features, asked):
+        told.append((len(samples), features.shape, asked))
+        return {"sung": 0.5}
+
+    x = points.x_0
+    tunes = Reference.of("tunes", x, x, _Plane(), extra, (x, ["la"] * 40))
+    row = measure(x[:10], ["do", "re"] * 5, tunes)
+    assert row["sung"] == 0.5 and "class_accuracy" not in row and row["n"] == 10
+    assert floor(tunes)["sung"] == 0.5
+    assert told == [(10, (10, 2), ["do", "re"] * 5), (40, (40, 2), ["la"] * 40)]
+
+
 def test_repeatable(plane):
     points = _points(1000, 2)
     rows = [measure(points.x_0, points.cond["label"], plane, seed=s) for s in (0, 0, 1)]
@@ -117,7 +141,7 @@ def test_bad_input(plane):
     x, labels = points.x_0, points.cond["label"]
     with pytest.raises(ValueError, match="samples are"):
         measure(torch.zeros(20, 3), labels, plane)
-    with pytest.raises(ValueError, match="19 labels for 20"):
+    with pytest.raises(ValueError, match="19 labels or captions for 20 samples"):
         measure(x, labels[1:], plane)
     with pytest.raises(ValueError, match="groups of 3"):
         measure(x[:3], labels[:3], plane)
@@ -127,5 +151,5 @@ def test_bad_input(plane):
     broken[3, 1] = float("nan")
     with pytest.raises(ValueError, match="1 of 20 samples hold nan"):
         measure(broken, labels, plane)
-    with pytest.raises(ValueError, match="those of: digits"):
+    with pytest.raises(ValueError, match="those of: digits, emoji-scenes"):
         reference("emoji")
