@@ -77,7 +77,7 @@ def samples(who: Contender, modality: Modality, seed: int, n: int) -> tuple[Tens
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
 
-    file = cache_folder() / "samples" / f"{who.key(seed, n, modality.name)}.safetensors"
+    file = cache_folder() / "samples" / f"{who.key(seed, n, told(modality, n))}.safetensors"
     if file.exists():
         try:
             with safe_open(file, "pt") as stored:
@@ -108,36 +108,68 @@ def _draw(who: Contender, modality: Modality, seed: int, n: int) -> tuple[Tensor
     return torch.cat(parts).float().cpu(), (time.perf_counter() - begin) / n
 
 
-def contenders(label: str, pipeline: Any, steps: Sequence[int]) -> list[Contender]:
-    """A student at its trained steps; a pipeline that has no teacher itself at every `steps`."""
-    from genkit.hub import trained
+def told(modality: Modality, n: int) -> str:
+    """The data set's name and a hash of what its first n samples are asked to be."""
+    asked = modality.asked(n)
+    words = asked if isinstance(asked, tuple) else asked.tolist()
+    return f"{modality.name} {hashlib.sha256(repr(words).encode()).hexdigest()[:16]}"
 
-    facts = trained(pipeline)
-    guidance = float(facts.get("guidance", 1.0))
-    wanted = [facts["steps"]] if facts.get("teacher") else list(steps)
-    return [Contender(label, pipeline, number, guidance) for number in wanted]
+
+def named(label: str, guidance: Sequence[float], w: float) -> str:
+    """The label of a pipeline at guidance w, which is told where there are several."""
+    return label if len(guidance) == 1 else f"{label}, guidance {w:g}"
+
+
+def contenders(
+    label: str, pipeline: Any, steps: Sequence[int], guidance: Sequence[float] = ()
+) -> list[Contender]:
+    """A student at its trained steps and guidance; a pipeline that has no teacher itself at every
+    `steps` and every guidance, by default its own."""
+    facts = _trained(pipeline)
+    own = (float(facts.get("guidance", 1.0)),)
+    if facts.get("teacher"):
+        return [Contender(label, pipeline, facts["steps"], own[0])]
+    scales = tuple(guidance) or own
+    return [
+        Contender(named(label, scales, w), pipeline, number, w) for w in scales for number in steps
+    ]
 
 
 def opponents(
-    label: str, teacher: Any, modality: Modality, steps: Sequence[int], orders: Sequence[int]
+    label: str,
+    teacher: Any,
+    steps: Sequence[int],
+    orders: Sequence[int],
+    guidance: Sequence[float] = (),
 ) -> list[Contender]:
-    """A teacher at every number of steps, by its own scheduler and by solvers of higher order
-    (where there are steps enough for the order to matter)."""
+    """A teacher at every number of steps and every guidance (by default its own), by its own
+    scheduler and by solvers of higher order (where there are steps enough for the order to
+    matter)."""
     from genkit.denoisers.diffusers import as_denoiser
+
+    scales = tuple(guidance) or (as_denoiser(teacher).guidance,)
+    found = []
+    for w in scales:
+        who = named(label, scales, w)
+        found += [Contender(who, teacher, number, w) for number in steps if 1 in orders]
+        for order in sorted(set(orders) - {1}):
+            for number in (each for each in steps if each >= order):
+                other = _by_order(teacher, number, order)
+                found.append(Contender(f"{who}, order {order}", other, number, w))
+    return found
+
+
+def _by_order(teacher: Any, steps: int, order: int) -> Any:
+    """The teacher's pipeline with a multistep solver of `order`."""
+    from genkit.denoisers.diffusers import as_denoiser
+    from genkit.denoisers.families import rebuilt
     from genkit.hub import make_scheduler
     from genkit.sampling import Sampler
 
-    guidance = float(_trained(teacher).get("guidance", 1.0))
-    found = [Contender(label, teacher, number, guidance) for number in steps if 1 in orders]
-    for order in sorted(set(orders) - {1}):
-        for number in (each for each in steps if each >= order):
-            who = as_denoiser(teacher).denoiser
-            sampler = Sampler(number, order=order)
-            scheduler = make_scheduler(sampler, who.path, who.kind, who.time_scale)
-            named = f"{label}, order {order}"
-            pipeline = modality.pipeline(who.network, scheduler)
-            found.append(Contender(named, pipeline, number, guidance))
-    return found
+    who = as_denoiser(teacher).denoiser
+    sampler = Sampler(steps, order=order)
+    scheduler = make_scheduler(sampler, who.path, who.kind, who.time_scale)
+    return rebuilt(teacher, who.network, scheduler)
 
 
 def evaluate(
@@ -150,6 +182,8 @@ def evaluate(
     data: str | None = None,
     bootstraps: int = 50,
     orders: Sequence[int] = (1,),
+    guidance: Sequence[float] = (),
+    split: str = "test",
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Figures of a pipeline, of its teacher at `steps`, and of the two compared.
@@ -158,7 +192,9 @@ def evaluate(
     that the pipeline's own record names, if it is shipped or its folder is there. n: samples per
     seed. data: the data set measured against, by default the one in the record. json: write the
     result there too. orders: of the teacher's solver; 1 is its own, 2 and 3 are Adams-Bashforth on
-    the velocity, which at equal steps is the harder opponent.
+    the velocity, which at equal steps is the harder opponent. guidance: scales of whatever is no
+    student, by default its own. split: of the data set, whose samples (and prompts, where it has
+    such) are measured against; settings are chosen on "validation".
 
     Returns {"floor": {...}, "rows": [{"pipeline", "steps", "seed", "n", "fd", "sw", "mmd",
     "recall", "precision", "seconds_per_sample", ...}], "comparisons": [...], "spread": [...]}; what
@@ -167,14 +203,13 @@ def evaluate(
     """
     _check(steps, n, seeds, bootstraps, orders)
     label, student = _open(pipeline)
-    modality = _modality(student, data, label)
-    reference = modality.reference()
-    ours = contenders(label, student, steps)
+    modality, reference = _measured(student, data, label, split)
+    ours = contenders(label, student, steps, guidance)
     against = _recorded_teacher(student) if against is None else against
     theirs = []
     if against is not None:
         name, teacher = _open(against)
-        theirs = opponents(name, teacher, modality, steps, orders)
+        theirs = opponents(name, teacher, steps, orders, guidance)
     result = figures(ours, theirs, modality, reference, n, seeds, bootstraps, quiet)
     if json is not None:
         Path(json).parent.mkdir(parents=True, exist_ok=True)
@@ -341,14 +376,19 @@ def _recorded_teacher(pipeline: Any) -> str | None:
     return teacher if teacher in shipped() or (teacher and Path(teacher).is_dir()) else None
 
 
-def _modality(pipeline: Any, data: str | None, label: str) -> Modality:
+def _measured(
+    pipeline: Any, data: str | None, label: str, split: str
+) -> tuple[Modality, Reference]:
+    """What is asked of the samples, and what they are measured against."""
     from genkit.data import load
+    from genkit.metrics import reference
     from genkit.modalities import modality
 
     name = data or _trained(pipeline).get("data")
     if name is None:
         raise ValueError(f"{label} does not say which data it was trained on; name it with --data")
-    return modality(load(name))
+    kind = modality(load(name, split))
+    return kind, reference(name, split)
 
 
 def _check(

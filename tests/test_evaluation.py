@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from genkit import evaluation
 from genkit.data import emoji_scenes, load
-from genkit.evaluation import Contender, evaluate, figures, samples, table
+from genkit.evaluation import Contender, evaluate, figures, samples, table, told
 from genkit.hub import Pipeline, save_pipeline
 from genkit.metrics.references import emoji_scenes_reference
 from genkit.modalities import modality
@@ -77,7 +77,7 @@ def test_columns_are_those_the_rows_hold(result: dict):
 
 
 def test_scenes_are_measured_by_what_their_captions_ask(monkeypatch):
-    kind, reference = modality(emoji_scenes.load("train", n=50)), emoji_scenes_reference(60)
+    kind, reference = modality(emoji_scenes.load("train", n=50)), emoji_scenes_reference(scenes=60)
     monkeypatch.setattr(evaluation, "samples", lambda who, kind, seed, n: (reference.fresh, 0.1))
     found = figures([Contender("real", None, 1, 1.0)], [], kind, reference, 60, (0, 1))
     assert all(row["follows"] > 0.95 > 0.1 > row["follows_chance"] for row in found["rows"])
@@ -106,6 +106,31 @@ def test_the_teacher_also_takes_better_solvers(student: Path, tiny_teacher: Path
     rows = {(row["pipeline"], row["steps"]): row["sw"] for row in found["rows"]}
     assert rows.keys() == {("tiny", 1), ("tiny", 4), ("tiny, order 3", 4), ("student", 2)}
     assert rows["tiny", 4] != rows["tiny, order 3", 4]
+
+
+def test_guidance_is_swept_for_teachers_and_told_in_their_names(student: Path):
+    found = evaluate(
+        student, steps=(1,), n=10, seeds=(0,), bootstraps=1, guidance=(1.0, 2.5), quiet=True
+    )
+    scales = {row["pipeline"]: row["guidance"] for row in found["rows"]}
+    assert scales.pop("student") == 1.0
+    assert sorted(scales.items()) == [("tiny, guidance 1", 1.0), ("tiny, guidance 2.5", 2.5)]
+    x = {row["pipeline"]: row["fd"] for row in found["rows"]}
+    assert x["tiny, guidance 1"] != x["tiny, guidance 2.5"]
+
+
+def test_what_is_asked_is_in_the_name_of_the_cache():
+    class Prompts:
+        name = "words"
+
+        def __init__(self, *words: str) -> None:
+            self.words = words
+
+        def asked(self, n: int) -> tuple[str, ...]:
+            return self.words[:n]
+
+    one, other = Prompts("a", "b"), Prompts("a", "c")
+    assert told(one, 1) == told(other, 1) != told(one, 2) != told(other, 2)  # type: ignore[arg-type]
 
 
 def test_samples_come_from_the_cache_until_something_changes(tiny_teacher: Path, monkeypatch):
@@ -151,6 +176,7 @@ def test_a_damaged_cache_is_named_not_used(tiny_teacher: Path, tmp_path: Path, m
         ({"bootstraps": 0}, "at least 1"),
         ({"orders": (1, 4)}, "orders"),
         ({"data": "digit"}, "digits"),
+        ({"split": "validation"}, "have no split 'validation'"),
     ],
 )
 def test_bad_requests_are_refused(tiny_teacher: Path, given: dict, says: str):
@@ -169,7 +195,7 @@ def test_a_nan_sample_is_refused(tiny_teacher: Path, tmp_path: Path, monkeypatch
     monkeypatch.setenv("GENKIT_CACHE", str(tmp_path))
     pipeline = Pipeline.from_pretrained(tiny_teacher)
     who = Contender("a", pipeline, 1, 1.0)
-    file = tmp_path / "samples" / f"{who.key(0, 6, 'digits')}.safetensors"
+    file = tmp_path / "samples" / f"{who.key(0, 6, told(modality(load('digits')), 6))}.safetensors"
     file.parent.mkdir()
     save_file({"x": torch.full((6, 1, 8, 8), float("nan"))}, file, {"seconds": "1.0"})
     with pytest.raises(ValueError, match="nan"):

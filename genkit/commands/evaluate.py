@@ -33,6 +33,10 @@ class Evaluate:
     """Rounds of the paired bootstrap."""
     orders: tuple[int, ...] = (1,)
     """Orders of the teacher's solver: 1 is its own, 2 and 3 are Adams-Bashforth."""
+    guidance: tuple[float, ...] = ()
+    """Guidance scales of the teacher, or of a pipeline that has none; by default its own."""
+    split: str = "test"
+    """The data's split: test for figures, validation (where there is one) to choose by."""
 
 
 def run(argv: list[str]) -> int:

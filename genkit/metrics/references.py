@@ -37,17 +37,19 @@ def class_reference(train: Labelled, held_out: Labelled, net: Classifier) -> Ref
     return Reference.of(held_out.name, held_out.x_0, train.x_0, net, extra, fresh)
 
 
-def digits_reference() -> Reference:
+def digits_reference(split: str = "test") -> Reference:
     """Digits: the test split (899) as real samples, the train split (898) as training set."""
+    if split != "test":
+        raise ValueError(f"digits are measured against their test split; they have no {split!r}")
     from genkit.data import digits
     from genkit.metrics.features import digits_features
 
     return class_reference(digits.load("train"), digits.load("test"), digits_features())
 
 
-def emoji_scenes_reference(scenes: int = SCENES) -> Reference:
-    """Emoji scenes: the first of the test split (held-out combinations) as real samples; as many of
-    the train split as training set.
+def emoji_scenes_reference(split: str = "test", scenes: int = SCENES) -> Reference:
+    """Emoji scenes: the first of the test split (held-out combinations), or of the validation
+    split, as real samples; as many of the train split as training set.
 
     The floor is measured on other scenes of the real samples' own captions, which is what the best
     of generators would make of the captions it is asked for: real training scenes show other
@@ -58,7 +60,7 @@ def emoji_scenes_reference(scenes: int = SCENES) -> Reference:
     from genkit.data import emoji_scenes
     from genkit.metrics.detector import scene_detector
 
-    real, train = (emoji_scenes.load(split, n=scenes) for split in ("test", "train"))
+    real, train = (emoji_scenes.load(part, n=scenes) for part in (split, "train"))
     net, asked = scene_detector(), read_captions(real.captions)
     fresh = emoji_scenes.rendered(
         emoji_scenes.scenes_of(each, 1, seed)[0] for seed, each in enumerate(asked, start=10**6)
@@ -70,9 +72,9 @@ def emoji_scenes_reference(scenes: int = SCENES) -> Reference:
 REFERENCES = {"digits": digits_reference, "emoji-scenes": emoji_scenes_reference}
 
 
-def reference(name: str) -> Reference:
-    """The reference of the data set `name`; ValueError where there is none."""
+def reference(name: str, split: str = "test") -> Reference:
+    """The reference of the data set `name`; ValueError where there is none, or none of `split`."""
     if name not in REFERENCES:
         known = ", ".join(REFERENCES)
         raise ValueError(f"no features are known for data {name!r}; there are those of: {known}")
-    return REFERENCES[name]()
+    return REFERENCES[name](split)

@@ -14,7 +14,7 @@ N = 150
 
 @pytest.fixture(scope="module")
 def ref():
-    return emoji_scenes_reference(N)
+    return emoji_scenes_reference(scenes=N)
 
 
 @pytest.fixture(scope="module")
