@@ -19,12 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from genkit import hub
+from genkit.contenders import Contender, cache_folder
 from genkit.data.base import Prompts, Samples
 from genkit.data.pairs import cached_pairs, pairs_key
 from genkit.data.streams import Stream, TensorStream
 from genkit.denoisers.base import Denoiser, Guided
 from genkit.denoisers.diffusers import Loaded, find_network
-from genkit.evaluation import Contender, cache_folder, figures, short_name, table
+from genkit.evaluation import figures, short_name, table
 from genkit.lora import has_adapters, merged, save_adapter
 from genkit.methods.base import Method, Stage
 from genkit.metrics.paired import mse_same_noise

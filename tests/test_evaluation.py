@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from genkit import evaluation
+from genkit.contenders import Contender, told
 from genkit.data import emoji_scenes, load
-from genkit.evaluation import Contender, evaluate, figures, samples, table, told
+from genkit.evaluation import evaluate, figures, table
 from genkit.hub import Pipeline, save_pipeline
 from genkit.metrics.references import emoji_scenes_reference
 from genkit.modalities import modality
@@ -117,53 +118,6 @@ def test_guidance_is_swept_for_teachers_and_told_in_their_names(student: Path):
     assert sorted(scales.items()) == [("tiny, guidance 1", 1.0), ("tiny, guidance 2.5", 2.5)]
     x = {row["pipeline"]: row["fd"] for row in found["rows"]}
     assert x["tiny, guidance 1"] != x["tiny, guidance 2.5"]
-
-
-def test_what_is_asked_is_in_the_name_of_the_cache():
-    class Prompts:
-        name = "words"
-
-        def __init__(self, *words: str) -> None:
-            self.words = words
-
-        def asked(self, n: int) -> tuple[str, ...]:
-            return self.words[:n]
-
-    one, other = Prompts("a", "b"), Prompts("a", "c")
-    assert told(one, 1) == told(other, 1) != told(one, 2) != told(other, 2)  # type: ignore[arg-type]
-
-
-def test_samples_come_from_the_cache_until_something_changes(tiny_teacher: Path, monkeypatch):
-    kind, pipeline = modality(load("digits")), Pipeline.from_pretrained(tiny_teacher)
-    drawn: list[int] = []
-    draw = evaluation._draw
-
-    def counted(who: Contender, kind, seed: int, n: int):
-        drawn.append(seed)
-        return draw(who, kind, seed, n)
-
-    monkeypatch.setattr(evaluation, "_draw", counted)
-    first = samples(Contender("a", pipeline, 3, 1.0), kind, 77, 8)
-    again = samples(Contender("renamed", pipeline, 3, 1.0), kind, 77, 8)
-    assert torch.equal(first[0], again[0]) and first[1] == again[1] and len(drawn) == 1
-    samples(Contender("a", pipeline, 2, 1.0), kind, 77, 8)
-    samples(Contender("a", pipeline, 3, 2.0), kind, 77, 8)
-    samples(Contender("a", pipeline, 3, 1.0), kind, 78, 8)
-    samples(Contender("a", pipeline, 3, 1.0), kind, 77, 9)
-    with torch.no_grad():
-        pipeline.network.leave.bias.add_(1.0)
-    samples(Contender("a", pipeline, 3, 1.0), kind, 77, 8)
-    assert len(drawn) == 6
-
-
-def test_a_damaged_cache_is_named_not_used(tiny_teacher: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setenv("GENKIT_CACHE", str(tmp_path))
-    kind, pipeline = modality(load("digits")), Pipeline.from_pretrained(tiny_teacher)
-    samples(Contender("a", pipeline, 1, 1.0), kind, 0, 6)
-    (file,) = tmp_path.rglob("*.safetensors")
-    file.write_bytes(file.read_bytes()[:40])
-    with pytest.raises(ValueError, match="delete it"):
-        samples(Contender("a", pipeline, 1, 1.0), kind, 0, 6)
 
 
 @pytest.mark.parametrize(

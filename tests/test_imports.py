@@ -65,8 +65,9 @@ ARROWS: dict[str, set[str]] = {
     "genkit.modalities": MATH
     | PARTS
     | {"genkit.data", "genkit.denoisers", "genkit.metrics", "genkit_pipelines"},
-    "genkit.runs": GLUE | {"genkit.evaluation"},
-    "genkit.evaluation": GLUE,
+    "genkit.runs": GLUE | {"genkit.contenders", "genkit.evaluation"},
+    "genkit.contenders": GLUE,
+    "genkit.evaluation": GLUE | {"genkit.contenders"},
     "genkit.api": GLUE | {"genkit.runs", "genkit.evaluation", "genkit.acceleration"},
     "genkit.benchmarks": GLUE | {"genkit.runs", "genkit.evaluation", "genkit.api"},
     "genkit.cli": set(PACKAGES),
