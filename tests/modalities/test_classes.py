@@ -1,4 +1,4 @@
-"""Tests of genkit/modalities."""
+"""Tests of genkit/modalities: pictures with class labels, and which modality a data set has."""
 
 from pathlib import Path
 
