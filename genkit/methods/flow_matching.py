@@ -56,6 +56,8 @@ class Method(base.Method):
         """Rate of the average that is sampled and delivered."""
         weight_decay: float = 0.0
         """AdamW's weight decay."""
+        muon: str = ""
+        """Names, as a regular expression, of the matrices that Muon trains instead of AdamW."""
         time: str = "uniform"
         """Distribution of t: a name of genkit.times."""
         floor: float = 0.05
@@ -73,6 +75,7 @@ class Method(base.Method):
             warmup=self.config.warmup,
             decay=True,
             weight_decay=self.config.weight_decay,
+            muon=self.config.muon,
             ema=average,
         )
         return {"student": student}
