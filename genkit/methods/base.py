@@ -54,7 +54,6 @@ class Role:
 
     start: the role whose weights (and network class) it begins with, "teacher" among them, or None
     for a fresh network, made by `build(given)` when given, else by the run's own network builder.
-    muon: a regular expression of the matrices that Muon trains instead of AdamW; none where empty.
     `given` is the mapping of the roles made so far. ema: {name: Ema}; "export" is what is sampled,
     measured and delivered, the others can be read in `loss` as roles["<role>.<name>"].
     """
@@ -68,7 +67,6 @@ class Role:
     clip: float | None = 1.0
     warmup: int = 0
     decay: bool = False
-    muon: str = ""
     ema: Mapping[str, Ema] = field(default_factory=dict)
 
 

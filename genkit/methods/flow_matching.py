@@ -39,6 +39,7 @@ class Method(base.Method):
             "weight_decay": 0.01,
             "ema": 0.999,
             "time": "shifted",
+            "muon": r"blocks?\.",
             "mixed_precision": "bf16",
             "sample_every": 1000,
             "measure_every": 0,
@@ -56,8 +57,6 @@ class Method(base.Method):
         """Rate of the average that is sampled and delivered."""
         weight_decay: float = 0.0
         """AdamW's weight decay."""
-        muon: str = ""
-        """Names, as a regular expression, of the matrices that Muon trains instead of AdamW."""
         time: str = "uniform"
         """Distribution of t: a name of genkit.times."""
         floor: float = 0.05
@@ -75,7 +74,6 @@ class Method(base.Method):
             warmup=self.config.warmup,
             decay=True,
             weight_decay=self.config.weight_decay,
-            muon=self.config.muon,
             ema=average,
         )
         return {"student": student}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +22,9 @@ class TrainerConfig:
     """Parts a batch is cut into to save memory; the result is the same but for rounding."""
     mixed_precision: Literal["no", "bf16"] = "no"
     """bf16 runs the networks in bfloat16 where that is safe; weights stay in float32."""
+    muon: str = ""
+    """Names, as a regular expression, of the matrices that Muon trains instead of AdamW; a small
+    transformer learns about twice as much in a step."""
     seed: int = 0
     """Seed of every random draw."""
     log_every: int = 20
@@ -47,5 +51,9 @@ class TrainerConfig:
             raise ValueError(
                 f"max_minutes is {self.max_minutes}; give more than 0, or leave it out"
             )
+        try:
+            re.compile(self.muon)
+        except re.error as error:
+            raise ValueError(f"muon is no regular expression ({error}); see Python's re") from error
         if self.mixed_precision not in ("no", "bf16"):
             raise ValueError(f"mixed_precision is {self.mixed_precision!r}; give no or bf16")

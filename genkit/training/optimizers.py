@@ -1,4 +1,4 @@
-"""The optimizer of each trainable role, with its schedule: AdamW, and Muon where a role asks.
+"""The optimizer of each trainable role, with its schedule: AdamW, and Muon where it is asked for.
 
 AdamW: Loshchilov & Hutter 2019 (arXiv 1711.05101), fused where torch has it. Muon: K. Jordan et al.
 2024 (https://kellerjordan.github.io/posts/muon), the momentum of a matrix made orthogonal before
@@ -24,10 +24,13 @@ def rate_factor(role: Role, updates: int, moment: Moment) -> float:
 
 
 class RoleOptimizer:
-    """The optimizer of one role; `names` are those of its parameters that train."""
+    """The optimizer of one role; `names` are those of its parameters that train.
 
-    def __init__(self, module: nn.Module, role: Role) -> None:
-        self.role = role
+    muon: a regular expression of the matrices that Muon trains; none where it is empty.
+    """
+
+    def __init__(self, module: nn.Module, role: Role, muon: str = "") -> None:
+        self.role, self.muon = role, muon
         named = [(name, each) for name, each in module.named_parameters() if each.requires_grad]
         self.names = [name for name, _ in named]
         self.parameters = [each for _, each in named]
@@ -42,7 +45,7 @@ class RoleOptimizer:
         matrices = [
             (name, each)
             for name, each in named
-            if role.muon and each.ndim == 2 and re.search(role.muon, name)
+            if self.muon and each.ndim == 2 and re.search(self.muon, name)
         ]
         taken = {name for name, _ in matrices}
         others = [(name, each) for name, each in named if name not in taken]

@@ -31,9 +31,10 @@ class Networks:
         teacher: Denoiser | None,
         seed: int,
         device: torch.device | str = "cpu",
+        muon: str = "",
     ) -> None:
         self.declared = dict(method.nets())
-        self.uncond, self.device = method.uncond, torch.device(device)
+        self.uncond, self.device, self.muon = method.uncond, torch.device(device), muon
         self.nets: dict[str, nn.Module] = {}
         if teacher is not None:
             self.nets["teacher"] = teacher.to(device)
@@ -71,7 +72,7 @@ class Networks:
             module.requires_grad_(False).eval()
             return
         module.train()
-        self.optimizers[name] = RoleOptimizer(module, role)
+        self.optimizers[name] = RoleOptimizer(module, role, self.muon)
         for ema_name, ema in role.ema.items():
             average = Average(module, ema)
             # Read in a loss, an average runs as its source does (dropout); sampled, it does not.

@@ -81,7 +81,8 @@ class Trainer:
         self.plan = plan(method.stages(), config.max_steps)
         self.accelerator = make_accelerator(config)
         self.main = self.accelerator.is_main_process
-        self.networks = Networks(method, network, teacher, config.seed, self.accelerator.device)
+        device = self.accelerator.device
+        self.networks = Networks(method, network, teacher, config.seed, device, config.muon)
         self.turns = Turns(method, self.networks, config, self.accelerator)
         self.turns.streams = dict(streams)
         self.checkpoints = Checkpoints(self.out / "checkpoints", keep_weights=config.keep_weights)

@@ -16,6 +16,7 @@ from genkit.training.config import TrainerConfig
         {"measure_every": -1},
         {"max_minutes": 0.0},
         {"mixed_precision": "fp16"},
+        {"muon": "blocks("},
     ],
 )
 def test_bad_values_are_named(wrong):

@@ -56,7 +56,7 @@ def test_muon_moves_a_matrix_along_an_orthogonal_one():
     module = nn.Linear(8, 4)
     nn.init.zeros_(module.weight)
     nn.init.zeros_(module.bias)
-    optimizer = RoleOptimizer(module, Role(lr=0.1, clip=None, muon="weight"))
+    optimizer = RoleOptimizer(module, Role(lr=0.1, clip=None), "weight")
     gradient = torch.randn(4, 8)
     module.weight.grad, module.bias.grad = gradient.clone(), torch.ones(4)
     optimizer.step(Moment(STAGE, 0, 10), "student")
@@ -75,8 +75,8 @@ def test_state_goes_out_and_back(muon: str):
     torch.manual_seed(0)
     module, twin = nn.Linear(3, 2), nn.Linear(3, 2)
     twin.load_state_dict(module.state_dict())
-    role = Role(warmup=9, muon=muon)
-    optimizer, other = RoleOptimizer(module, role), RoleOptimizer(twin, role)
+    role = Role(warmup=9)
+    optimizer, other = RoleOptimizer(module, role, muon), RoleOptimizer(twin, role, muon)
 
     def step(pair, number):
         torch.manual_seed(number)
