@@ -20,7 +20,7 @@ def read_datasets(name: str, size: int) -> Samples:
     pictures or of captions.
     """
     try:
-        from datasets import Image, load_dataset
+        from datasets import Image, load_dataset  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ValueError(
             f'{PREFIX}{name} needs the package datasets: pip install "genkit[data]"'

@@ -38,7 +38,8 @@ def modality(data: Samples | Prompts, teacher: Loaded | None = None) -> Modality
         return TextImages.of_teacher(data, teacher)
     if isinstance(data, Prompts):
         raise ValueError(f"{data.name} holds prompts, and this pipeline takes none")
-    kind = tuple(sorted([*data.cond, *(["caption"] if data.captions else [])]))
+    names = [*data.cond, "caption"] if data.captions else list(data.cond)
+    kind = tuple(sorted(names))
     if kind not in KINDS:
         known = "; ".join(", ".join(each) for each in KINDS)
         raise ValueError(f"{data.name} has the conditions {kind}; known kinds of data: {known}")

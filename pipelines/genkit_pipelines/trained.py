@@ -79,9 +79,9 @@ class TrainedPipeline(DiffusionPipeline):
         tensor_inputs: Sequence[str],
     ) -> Tensor:
         """The sampling loop under a progress bar, with the caller's callback after every step."""
-        bar: Any = self.progress_bar  # its decorator hides its type
+        whole: Any = self  # the type of progress_bar is hidden by its decorator
         self._num_timesteps = steps
-        with bar(total=steps) as progress:
+        with whole.progress_bar(total=steps) as progress:
 
             def after(i: int, timestep: Tensor, x: Tensor) -> Tensor:
                 progress.update()
