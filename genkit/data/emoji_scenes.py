@@ -2,7 +2,7 @@
 
 Pictures of Noto Color Emoji (SIL Open Font License 1.1, see emoji/LICENSE.txt) composed into 32x32
 scenes by the grammar of `genkit.data.scenes`. Objects are 12 or 16 pixels long, placed at random
-without hiding each other, on every second pixel; the background's shade varies. A share of the
+without hiding each other, on every fourth pixel; the background's shade varies. A share of the
 captions leaves size or background open. "validation" and "test" hold combinations that "train" has
 never shown. Everything is made from fixed seeds while it is loaded, in a few seconds.
 """
@@ -24,7 +24,7 @@ HOME = Path(__file__).parent / "emoji"
 TILE = 64
 LENGTHS = {"small": 12, "large": 16}  # pixels of an object's longer side in a scene of 32
 COUNT = {"train": 30_000, "validation": 4000, "test": 4000}
-GRID = 2  # pixels between two places: a small model learns a sprite per place it has seen
+GRID = 4  # pixels between two places: a small model learns a sprite per place it has seen
 OPEN = 0.15  # share of captions that leave the size, and the background, open
 Box = tuple[int, int]  # left, top
 

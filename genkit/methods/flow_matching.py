@@ -30,11 +30,13 @@ class Method(base.Method):
             "measure_every": 1000,
             "checkpoint_every": 1000,
         },
-        # A transformer of 4M parameters. No measuring: the distance of few samples is noisier than
-        # what the last tenth of the run changes, and would pick an earlier student.
+        # A transformer of 4M parameters. Chosen on runs of 1,500 steps: Muon does in 1,500 what
+        # AdamW does in 3,300, and 2e-3 is better than 1e-3. No measuring: the distance of few
+        # samples is noisier than what the last tenth of the run changes.
         "emoji-scenes": {
-            "max_steps": 8000,
+            "max_steps": 16_000,
             "batch_size": 64,
+            "lr": 2e-3,
             "warmup": 300,
             "weight_decay": 0.01,
             "ema": 0.999,
