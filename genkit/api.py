@@ -24,6 +24,7 @@ from genkit.denoisers.base import Denoiser, NetworkDenoiser
 from genkit.denoisers.calls import network_call
 from genkit.denoisers.diffusers import Loaded, as_denoiser, load_denoiser
 from genkit.evaluation import evaluate
+from genkit.latents import vae_scale
 from genkit.lora import adapt_student
 from genkit.modalities import Modality, modality
 from genkit.paths import RectifiedFlow
@@ -183,8 +184,7 @@ def read_config(file: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _picture_size(teacher: Loaded) -> int:
     """Pixels of a side of what the teacher draws."""
-    vae, size = teacher.pipeline.components.get("vae"), teacher.latent[-1]
-    return size if vae is None else size * 2 ** (len(vae.config["block_out_channels"]) - 1)
+    return teacher.latent[-1] * vae_scale(teacher.pipeline.components.get("vae"))
 
 
 def open_teacher(teacher: Any) -> tuple[Loaded, str, dict[str, Any]]:

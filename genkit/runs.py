@@ -165,9 +165,10 @@ class Run:
         n, sampler = self.settings.run.measure_n, self.method.sampler()
         free = self.teacher is None and sampler.times is None
         steps = min(sampler.steps, 10) if free else None
-        cond = self.modality.cond(n)
+        every = self.modality.cond(4 * n)
+        cond = {name: value[:n] for name, value in every.items()}
         same = self._reference(MEASURE_SEED, cond, n)
-        reference = self._reference(REFERENCE_SEED, self.modality.cond(4 * n), 4 * n)
+        reference = self._reference(REFERENCE_SEED, every, 4 * n)
 
         def measure(sample: Sample) -> dict[str, float]:
             generators = sample_generators(MEASURE_SEED, n)

@@ -34,6 +34,7 @@ GLUE = (
     | PARTS
     | {"genkit.denoisers", "genkit.methods", "genkit.training", "genkit.data", "genkit.metrics"}
     | {"genkit.hub", "genkit.modalities", "genkit.catalogue", "genkit.settings", "genkit.lora"}
+    | {"genkit.latents"}
     | {"genkit_pipelines"}
 )
 ARROWS: dict[str, set[str]] = {
@@ -60,11 +61,12 @@ ARROWS: dict[str, set[str]] = {
     "genkit.folders": set(),
     "genkit.hub": MATH | PARTS | {"genkit.cards", "genkit.folders"},
     "genkit.catalogue": {"genkit.data", "genkit.hub"},
+    "genkit.latents": set(),
     "genkit.lora": {"genkit.methods", "genkit.denoisers.families"},
     "genkit.settings": {"genkit.methods", "genkit.training", "genkit.catalogue"},
     "genkit.modalities": MATH
     | PARTS
-    | {"genkit.data", "genkit.denoisers", "genkit.metrics", "genkit_pipelines"},
+    | {"genkit.data", "genkit.denoisers", "genkit.latents", "genkit.metrics", "genkit_pipelines"},
     "genkit.runs": GLUE | {"genkit.contenders", "genkit.evaluation"},
     "genkit.contenders": GLUE,
     "genkit.evaluation": GLUE | {"genkit.contenders"},
@@ -73,7 +75,9 @@ ARROWS: dict[str, set[str]] = {
     "genkit.cli": set(PACKAGES),
     "genkit.commands": set(PACKAGES),
     "genkit_kernels": set(),
-    "genkit_pipelines": MATH | PARTS | {"genkit.denoisers", "genkit.hub", "genkit_kernels"},
+    "genkit_pipelines": MATH
+    | PARTS
+    | {"genkit.denoisers", "genkit.hub", "genkit.latents", "genkit_kernels"},
     "genkit_apps": {"genkit", "genkit_pipelines"},
 }
 # Packages of others that only some rows may import, again with imports inside functions counted.

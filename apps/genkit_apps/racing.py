@@ -214,26 +214,22 @@ def _settle(x: Tensor) -> None:
 def decoded(pipeline: Any, x: Tensor) -> tuple[Image.Image, ...]:
     """Latents x (n, c, h, w) on their way as pictures; none where their layout is not known here,
     such as Flux's, which are packed."""
-    import torch
+    from genkit import latents
 
     vae = pipeline.components.get("vae")
     channels = (1, 3) if vae is None else (vae.config.get("latent_channels"),)
     if x.ndim != 4 or x.shape[1] not in channels:
         return ()
-    if vae is not None:
-        shift = vae.config.get("shift_factor") or 0.0
-        with torch.no_grad():
-            latents = x.to(vae.dtype) / vae.config["scaling_factor"] + shift
-            x = vae.decode(latents, return_dict=False)[0]
-    return pictures(x)
+    return pictures(latents.decoded(vae, x if vae is None else x.to(vae.dtype)))
 
 
 def pictures(x: Tensor) -> tuple[Image.Image, ...]:
     """Pixels (n, 1 or 3, h, w) in [-1, 1], clipped to that, as PIL images."""
     from PIL import Image
 
-    pixels = x.detach().float().cpu().clamp(-1, 1).add(1).mul(127.5).round().byte()
-    rows = pixels.permute(0, 2, 3, 1).numpy()
+    from genkit.modalities.sheet import bytes_of
+
+    rows = bytes_of(x).permute(0, 2, 3, 1).numpy()
     return tuple(Image.fromarray(row[..., 0] if row.shape[2] == 1 else row) for row in rows)
 
 

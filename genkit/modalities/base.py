@@ -102,3 +102,11 @@ class Modality(ABC):
         from genkit.metrics import reference
 
         return reference(self.name)
+
+
+def square(data: Samples) -> tuple[int, ...]:
+    """(c, size, size) of a data set of pictures; ValueError for samples of another shape."""
+    latent = tuple(data.x_0.shape[1:])
+    if len(latent) != 3 or latent[1] != latent[2]:
+        raise ValueError(f"{data.name} has samples {latent}; pictures must be (c, size, size)")
+    return latent

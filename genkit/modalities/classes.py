@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genkit.data.base import Samples
-from genkit.modalities.base import Modality
+from genkit.modalities.base import Modality, square
 from genkit.modalities.sheet import write_sheet
 
 
@@ -24,9 +24,7 @@ class ClassImages(Modality):
     @classmethod
     def of(cls, data: Samples) -> ClassImages:
         """The modality of a data set of pictures with labels."""
-        latent = tuple(data.x_0.shape[1:])
-        if len(latent) != 3 or latent[1] != latent[2]:
-            raise ValueError(f"{data.name} has samples {latent}; pictures must be (c, size, size)")
+        latent = square(data)
         none = {"label": torch.tensor([data.num_classes])}
         return cls(data.name, latent, none, num_classes=data.num_classes)
 

@@ -29,12 +29,17 @@ def write_sheet(rows: Mapping[str, Tensor], stem: Path) -> Path:
     return file
 
 
+def bytes_of(pictures: Tensor) -> Tensor:
+    """Pictures in [-1, 1], clipped to that, as uint8 of the same shape on the CPU."""
+    return pictures.detach().float().cpu().clamp(-1, 1).add(1).mul(127.5).round().byte()
+
+
 def _strip(samples: Tensor) -> Any:
     """Pictures (n, c, s, s) in [-1, 1] side by side, enlarged without smoothing."""
     from PIL import Image
 
     n, channels, size, _ = samples.shape
-    pixels = samples.detach().float().cpu().clamp(-1, 1).add(1).mul(127.5).round().byte()
+    pixels = bytes_of(samples)
     pixels = pixels.expand(n, 3, size, size) if channels == 1 else pixels[:, :3]
     flat = nn.functional.pad(pixels, (0, 1, 0, 0), value=255)  # a gap of one pixel
     flat = flat.permute(2, 0, 3, 1).reshape(size, n * (size + 1), 3)

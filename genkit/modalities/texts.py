@@ -16,10 +16,11 @@ from torch import Tensor
 
 from genkit.data.base import Gathered, Prompts, Samples
 from genkit.denoisers.diffusers import Loaded
-from genkit.modalities.base import Modality
+from genkit.latents import decoded, encoded
+from genkit.modalities.base import Modality, square
 from genkit.modalities.sheet import write_sheet
 
-ENCODED = 64  # prompts a text encoder reads at once
+ENCODED = 64  # prompts, or pictures, that an encoder or decoder is given at once
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,7 @@ class TextImages(Modality):
         """The modality of a data set with captions, of which a teacher is to be trained."""
         from genkit.networks.text import tokens_of, word_tokenizer
 
-        latent = tuple(data.x_0.shape[1:])
-        if len(latent) != 3 or latent[1] != latent[2]:
-            raise ValueError(f"{data.name} has samples {latent}; pictures must be (c, size, size)")
+        latent = square(data)
         tokenizer = word_tokenizer(data.captions)
         none = {"tokens": tokens_of(tokenizer, [""])}
         held_out = data.held_out or data.captions
@@ -57,6 +56,10 @@ class TextImages(Modality):
         held_out = (data.held_out if isinstance(data, Samples) else ()) or prompts
         words = {"prompts": prompts, "held_out": held_out, "teacher": teacher}
         return cls(data.name, teacher.latent, teacher.uncond, kind=teacher.denoiser.kind, **words)
+
+    @property
+    def _vae(self) -> Any | None:
+        return None if self.teacher is None else self.teacher.pipeline.components.get("vae")
 
     def _read(self, prompts: Sequence[str]) -> dict[str, Any]:
         """Conditions of the prompts; equal ones are encoded once."""
@@ -97,8 +100,7 @@ class TextImages(Modality):
 
     def _latents(self, pictures: Tensor) -> Tensor:
         """Pictures (n, 3, h, w) as the latents that are learned. ValueError for a wrong size."""
-        vae = None if self.teacher is None else self.teacher.pipeline.components.get("vae")
-        latents = pictures if vae is None else _encoded(vae, pictures)
+        latents = torch.cat([encoded(self._vae, part) for part in pictures.split(ENCODED)])
         if tuple(latents.shape[1:]) != self.latent:
             raise ValueError(
                 f"the pictures of {self.name} are {tuple(pictures.shape[1:])}, which gives latents "
@@ -144,29 +146,7 @@ class TextImages(Modality):
         ).images
 
     def decode(self, latent: Tensor) -> Tensor:
-        vae = None if self.teacher is None else self.teacher.pipeline.components.get("vae")
-        return latent if vae is None else _decoded(vae, latent)
+        return torch.cat([decoded(self._vae, part) for part in latent.split(ENCODED)])
 
     def render(self, rows: Mapping[str, Tensor], stem: Path) -> Path:
         return write_sheet({name: self.decode(each) for name, each in rows.items()}, stem)
-
-
-@torch.no_grad()
-def _encoded(vae: Any, pictures: Tensor) -> Tensor:
-    """Pictures as scaled latents: the mean of AutoencoderKL's posterior, AutoencoderTiny's own."""
-    config, parts = vae.config, []
-    for part in pictures.split(ENCODED):
-        out = vae.encode(part)
-        latents = out.latents if "latents" in out else out.latent_dist.mean
-        parts.append((latents - (config.get("shift_factor") or 0.0)) * config["scaling_factor"])
-    return torch.cat(parts)
-
-
-@torch.no_grad()
-def _decoded(vae: Any, latents: Tensor) -> Tensor:
-    """Latents as pictures in [-1, 1]."""
-    config, parts = vae.config, []
-    for part in latents.split(ENCODED):
-        scaled = part / config["scaling_factor"] + (config.get("shift_factor") or 0.0)
-        parts.append(vae.decode(scaled, return_dict=False)[0])
-    return torch.cat(parts)

@@ -9,12 +9,14 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from genkit import hub
+from genkit.guidance import guide
 from genkit.sampling import Evaluate, Generators, sample
 
 OUTPUTS = ("pil", "np", "pt", "latent")
@@ -68,6 +70,25 @@ class TrainedPipeline(DiffusionPipeline):
                 f"callback_on_step_end_tensor_inputs names {unknown[0]!r}; there is only "
                 f"{', '.join(self._callback_tensor_inputs)}"
             )
+
+    def guided(
+        self,
+        network: Callable[[Tensor, Tensor, Tensor], Tensor],
+        cond: Tensor,
+        uncond: Tensor | None,
+    ) -> Evaluate:
+        """network(x, timestep, condition)'s raw output with guidance, in one doubled batch unless
+        the scale is 1 or there is nothing to be guided from."""
+        doubled = cond if uncond is None else torch.cat([uncond, cond])
+
+        def evaluate(x: Tensor, timestep: Tensor) -> Tensor:
+            if uncond is None or self._guidance_scale == 1:
+                return network(x, timestep, cond)
+            value = network(torch.cat([x, x]), torch.cat([timestep, timestep]), doubled)
+            without, within = value.chunk(2)
+            return guide(within, without, self._guidance_scale)
+
+        return evaluate
 
     def run_sampler(
         self,

@@ -17,7 +17,6 @@ from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
-from genkit.guidance import both, guide
 from genkit.sampling import Evaluate, Generators
 from genkit_pipelines.trained import AfterStep, TrainedPipeline, tensor_inputs
 
@@ -50,17 +49,8 @@ class ClassConditionalImagePipeline(TrainedPipeline):
 
     def _evaluation(self, labels: Tensor) -> Evaluate:
         """The network's raw output with guidance, in one doubled batch unless the scale is 1."""
-        nothing = labels.new_full((1,), int(self.network.config["num_classes"]))
-        doubled = both({"label": labels}, {"label": nothing}, len(labels))["label"]
-
-        def evaluate(x: Tensor, timestep: Tensor) -> Tensor:
-            if self._guidance_scale == 1:
-                return self.network(x, timestep, labels)
-            value = self.network(torch.cat([x, x]), torch.cat([timestep, timestep]), doubled)
-            uncond, cond = value.chunk(2)
-            return guide(cond, uncond, self._guidance_scale)
-
-        return evaluate
+        nothing = labels.new_full((len(labels),), int(self.network.config["num_classes"]))
+        return self.guided(self.network, labels, nothing)
 
     @torch.no_grad()
     def __call__(

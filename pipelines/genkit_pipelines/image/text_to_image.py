@@ -18,7 +18,8 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from genkit.guidance import guide
+from genkit.latents import decoded, vae_scale
+from genkit.networks.text import tokens_of
 from genkit.sampling import Evaluate, Generators
 from genkit_pipelines.trained import AfterStep, TrainedPipeline, tensor_inputs
 
@@ -53,8 +54,7 @@ class TextToImagePipeline(TrainedPipeline):
             scheduler=scheduler,
             vae=vae,
         )
-        scale = 1 if vae is None else 2 ** (len(vae.config["block_out_channels"]) - 1)
-        self.image_processor = VaeImageProcessor(vae_scale_factor=scale)
+        self.image_processor = VaeImageProcessor(vae_scale_factor=vae_scale(vae))
 
     def tokens(self, prompts: Sequence[str]) -> Tensor:
         """(n, length) tokens, padded. Says once per call which words the vocabulary does not have,
@@ -76,14 +76,7 @@ class TextToImagePipeline(TrainedPipeline):
                 f"words this model does not know, all read alike: {', '.join(strange)}",
                 stacklevel=3,
             )
-        given = tokenizer(
-            list(prompts),
-            padding="max_length",
-            truncation=True,
-            max_length=length,
-            return_tensors="pt",
-        )
-        return given.input_ids.to(self._execution_device)
+        return tokens_of(tokenizer, prompts).to(self._execution_device)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """(n, length) tokens as (n, length, width) embeddings."""
@@ -104,10 +97,8 @@ class TextToImagePipeline(TrainedPipeline):
         """ValueError for what a call cannot use."""
         if (prompt is None) == (prompt_embeds is None):
             raise ValueError("give either prompt or prompt_embeds")
-        if prompt is not None and not prompt:
-            prompt = [] if isinstance(prompt, list) else prompt
-            if prompt == []:
-                raise ValueError("prompt is an empty list; give at least one prompt")
+        if prompt == []:
+            raise ValueError("prompt is an empty list; give at least one prompt")
         for name, text in (("prompt", prompt), ("negative_prompt", negative_prompt)):
             each = [text] if text is None or isinstance(text, str) else text
             if not isinstance(each, list) or any(not isinstance(t, str | None) for t in each):
@@ -129,29 +120,17 @@ class TextToImagePipeline(TrainedPipeline):
 
     def _evaluation(self, cond: Tensor, uncond: Tensor | None) -> Evaluate:
         """The network's raw output with guidance, in one doubled batch unless the scale is 1."""
-        doubled = cond if uncond is None else torch.cat([uncond, cond])
 
         def network(x: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
             return self.network(
                 x, encoder_hidden_states=text, timestep=timestep, return_dict=False
             )[0]
 
-        def evaluate(x: Tensor, timestep: Tensor) -> Tensor:
-            if uncond is None or self._guidance_scale == 1:
-                return network(x, timestep, cond)
-            value = network(torch.cat([x, x]), torch.cat([timestep, timestep]), doubled)
-            without, within = value.chunk(2)
-            return guide(within, without, self._guidance_scale)
-
-        return evaluate
+        return self.guided(network, cond, uncond)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Latents as pictures (n, 3, h, w) in [-1, 1]."""
-        if self.vae is None:
-            return latents
-        config = self.vae.config
-        shift = config.get("shift_factor") or 0.0
-        return self.vae.decode(latents / config["scaling_factor"] + shift, return_dict=False)[0]
+        return decoded(self.vae, latents)
 
     @torch.no_grad()
     def __call__(
@@ -202,8 +181,8 @@ class TextToImagePipeline(TrainedPipeline):
         x = self.run_sampler(
             self._evaluation(cond, uncond), noise, steps, generator, callback_on_step_end, wanted
         )
-        decoded = x if output_type == "latent" else self.decode_latents(x)
-        images: Any = self.image_processor.postprocess(decoded, output_type=output_type)
+        pixels = x if output_type == "latent" else self.decode_latents(x)
+        images: Any = self.image_processor.postprocess(pixels, output_type=output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
