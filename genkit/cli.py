@@ -17,6 +17,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from genkit.acceleration.memory import keep_freed_memory
+
 COMMANDS = Path(__file__).parent / "commands"
 
 
@@ -87,6 +89,7 @@ def _dispatch(given: list[str]) -> int:
     # never spinning (OMP_WAIT_POLICY=PASSIVE) doubles a small network's on an idle one. This many
     # turns, some microseconds, cost neither. GNU OpenMP reads it when torch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    keep_freed_memory()
     module = importlib.import_module(f"genkit.commands.{given[0].replace('-', '_')}")
     return module.run(given[1:])
 

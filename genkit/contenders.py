@@ -33,12 +33,16 @@ def cache_folder() -> Path:
 
 @dataclass(frozen=True)
 class Contender:
-    """One pipeline at one number of steps; guidance as it was trained, or as its card says."""
+    """One pipeline at one number of steps; guidance as it was trained, or as its card says.
+
+    precision: "bf16" runs its networks in bfloat16.
+    """
 
     label: str
     pipeline: Any
     steps: int
     guidance: float
+    precision: str = "no"
 
     @cached_property
     def weights(self) -> str:
@@ -62,6 +66,8 @@ class Contender:
             "n": n,
             "cond": cond,
         }
+        if self.precision != "no":
+            parts["precision"] = self.precision
         text = json_format.dumps(parts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
@@ -89,6 +95,7 @@ def samples(who: Contender, modality: Modality, seed: int, n: int) -> tuple[Tens
 def _draw(who: Contender, modality: Modality, seed: int, n: int) -> tuple[Tensor, float]:
     import torch
 
+    from genkit.acceleration.precision import autocast
     from genkit.rng import sample_generators
 
     asked, generators = modality.asked(n), sample_generators(seed, n)
@@ -96,9 +103,12 @@ def _draw(who: Contender, modality: Modality, seed: int, n: int) -> tuple[Tensor
     begin, parts = time.perf_counter(), []
     for first in range(0, n, BATCH):
         rows = slice(first, first + BATCH)
-        parts.append(
-            modality.generate(who.pipeline, asked[rows], generators[rows], who.steps, who.guidance)
-        )
+        with autocast(who.pipeline.device, who.precision):
+            parts.append(
+                modality.generate(
+                    who.pipeline, asked[rows], generators[rows], who.steps, who.guidance
+                )
+            )
     return torch.cat(parts).float().cpu(), (time.perf_counter() - begin) / n
 
 
@@ -115,17 +125,23 @@ def named(label: str, guidance: Sequence[float], w: float) -> str:
 
 
 def contenders(
-    label: str, pipeline: Any, steps: Sequence[int], guidance: Sequence[float] = ()
+    label: str,
+    pipeline: Any,
+    steps: Sequence[int],
+    guidance: Sequence[float] = (),
+    precision: str = "no",
 ) -> list[Contender]:
     """A student at its trained steps and guidance; a pipeline that has no teacher itself at every
     `steps` and every guidance, by default its own."""
     facts = trained(pipeline)
     own = (float(facts.get("guidance", 1.0)),)
     if facts.get("teacher"):
-        return [Contender(label, pipeline, facts["steps"], own[0])]
+        return [Contender(label, pipeline, facts["steps"], own[0], precision)]
     scales = tuple(guidance) or own
     return [
-        Contender(named(label, scales, w), pipeline, number, w) for w in scales for number in steps
+        Contender(named(label, scales, w), pipeline, number, w, precision)
+        for w in scales
+        for number in steps
     ]
 
 
@@ -135,6 +151,7 @@ def opponents(
     steps: Sequence[int],
     orders: Sequence[int],
     guidance: Sequence[float] = (),
+    precision: str = "no",
 ) -> list[Contender]:
     """A teacher at every number of steps and every guidance (by default its own), by its own
     scheduler and by solvers of higher order (where there are steps enough for the order to
@@ -145,11 +162,11 @@ def opponents(
     found = []
     for w in scales:
         who = named(label, scales, w)
-        found += [Contender(who, teacher, number, w) for number in steps if 1 in orders]
+        found += [Contender(who, teacher, number, w, precision) for number in steps if 1 in orders]
         for order in sorted(set(orders) - {1}):
             for number in (each for each in steps if each >= order):
                 other = _by_order(teacher, number, order)
-                found.append(Contender(f"{who}, order {order}", other, number, w))
+                found.append(Contender(f"{who}, order {order}", other, number, w, precision))
     return found
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from genkit.contenders import Contender, contenders, opponents, samples
 from genkit.hub import trained
 from genkit.modalities import Modality
+from genkit.training.config import PRECISIONS
 
 if TYPE_CHECKING:
     from genkit.metrics import Reference
@@ -36,6 +37,7 @@ def evaluate(
     orders: Sequence[int] = (1,),
     guidance: Sequence[float] = (),
     split: str = "test",
+    mixed_precision: str = "no",
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Figures of a pipeline, of its teacher at `steps`, and of the two compared.
@@ -46,7 +48,8 @@ def evaluate(
     result there too. orders: of the teacher's solver; 1 is its own, 2 and 3 are Adams-Bashforth on
     the velocity, which at equal steps is the harder opponent. guidance: scales of whatever is no
     student, by default its own. split: of the data set, whose samples (and prompts, where it has
-    such) are measured against; settings are chosen on "validation".
+    such) are measured against; settings are chosen on "validation". mixed_precision: "bf16" runs
+    all networks in bfloat16.
 
     Returns {"floor": {...}, "rows": [{"pipeline", "steps", "seed", "n", "fd", "sw", "mmd",
     "recall", "precision", "seconds_per_sample", ...}], "comparisons": [...], "spread": [...]}; what
@@ -54,14 +57,16 @@ def evaluate(
     ValueError for steps, n or seeds that cannot be, and for what cannot be opened.
     """
     _check(steps, n, seeds, bootstraps, orders)
+    if mixed_precision not in PRECISIONS:
+        raise ValueError(f"mixed_precision is {mixed_precision!r}; give no or bf16")
     label, student = _open(pipeline)
     modality, reference = _measured(student, data, label, split)
-    ours = contenders(label, student, steps, guidance)
+    ours = contenders(label, student, steps, guidance, mixed_precision)
     against = _recorded_teacher(student) if against is None else against
     theirs = []
     if against is not None:
         name, teacher = _open(against)
-        theirs = opponents(name, teacher, steps, orders, guidance)
+        theirs = opponents(name, teacher, steps, orders, guidance, mixed_precision)
     result = figures(ours, theirs, modality, reference, n, seeds, bootstraps, quiet)
     if json is not None:
         Path(json).parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from genkit import hub
+from genkit.acceleration.precision import autocast
 from genkit.contenders import Contender, cache_folder
 from genkit.data.base import Prompts, Samples
 from genkit.data.pairs import cached_pairs, pairs_key
@@ -124,6 +125,9 @@ class Run:
         assert self.teacher is not None, "pairs are made by a teacher"
         seed = PAIR_SEED + 1000 * number + self.settings.trainer.seed
         count, who = self.settings.run.pairs, self.teacher
+        precision = self.settings.run.pair_precision
+        if precision != "no":
+            parts = parts | {"precision": precision}
         key = pairs_key(
             weights=hub.weights_hash(teacher),
             guidance=self.method.stages()[0].guidance,
@@ -134,10 +138,17 @@ class Run:
             data=self.modality.name,
             **{f"stage_{name}": value for name, value in parts.items()},
         )
+
+        def make(
+            noise: Tensor, cond: dict[str, Tensor], generators: list[torch.Generator]
+        ) -> Tensor:
+            with autocast(next(teacher.parameters()).device, precision):
+                return who.sample(teacher, noise, cond, generators)
+
         return cached_pairs(
             cache_folder() / "pairs",
             key,
-            lambda noise, cond, generators: who.sample(teacher, noise, cond, generators),
+            make,
             self.modality.training_cond(count),
             self.modality.latent,
             seed,

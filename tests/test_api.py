@@ -202,6 +202,10 @@ def test_pairs_change_with_what_makes_them(tiny_teacher: Path):
     assert not torch.equal(base["eps"], renewed["eps"])
     other = run_of(tiny_teacher, pair_steps=2).make_pairs(denoiser, Stage("reflow"), 0).tensors
     assert torch.equal(base["eps"], other["eps"]) and not torch.equal(base["x_0"], other["x_0"])
+    half = run_of(tiny_teacher, pair_precision="bf16")
+    rounded = half.make_pairs(denoiser, Stage("reflow"), 0).tensors["x_0"]
+    assert rounded.dtype == torch.float32
+    assert 0 < (rounded - base["x_0"]).abs().max() < 0.05 * base["x_0"].abs().max()
     with torch.no_grad():
         denoiser.network.leave.bias.add_(1)
     moved = first.make_pairs(denoiser, Stage("reflow"), 0).tensors

@@ -131,6 +131,7 @@ def test_guidance_is_swept_for_teachers_and_told_in_their_names(student: Path):
         ({"orders": (1, 4)}, "orders"),
         ({"data": "digit"}, "digits"),
         ({"split": "validation"}, "have no split 'validation'"),
+        ({"mixed_precision": "fp8"}, "no or bf16"),
     ],
 )
 def test_bad_requests_are_refused(tiny_teacher: Path, given: dict, says: str):

@@ -6,7 +6,7 @@ Students run at their trained number of steps, the teacher at every number in --
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -37,6 +37,8 @@ class Evaluate:
     """Guidance scales of the teacher, or of a pipeline that has none; by default its own."""
     split: str = "test"
     """The data's split: test for figures, validation (where there is one) to choose by."""
+    mixed_precision: Literal["no", "bf16"] = "no"
+    """bf16 runs all networks in bfloat16 where that is safe: a quick look at a transformer."""
 
 
 def run(argv: list[str]) -> int:

@@ -43,6 +43,22 @@ class Method(base.Method):
             "pairs": 60_000,
             "pair_steps": 8,
         },
+        "emoji-scenes": {
+            "warmup_share": 0.6,
+            "lr": 3e-4,
+            "fake_turns": 2,
+            "adversarial": 0.0,
+            "max_steps": 2000,
+            "batch_size": 64,
+            "muon": r"blocks?\.",
+            "mixed_precision": "bf16",
+            "pairs": 16_000,
+            "pair_steps": 8,
+            "pair_precision": "bf16",
+            "measure_every": 0,
+            "evaluate_n": 500,
+            "evaluate_seeds": (0,),
+        },
         # Chosen on seed 0 with 20 seconds: a regression step costs a tenth of a matching one, so
         # half of the steps would leave the regression all but untrained.
         "analytic-digits": {"warmup_share": 0.85, "fake_turns": 2},

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+PRECISIONS = ("no", "bf16")
 # What may differ between a run and its resumption: none of these changes a weight.
 FREE = frozenset({"max_minutes", "log_every", "sample_every", "checkpoint_every", "keep_weights"})
 
@@ -55,5 +56,5 @@ class TrainerConfig:
             re.compile(self.muon)
         except re.error as error:
             raise ValueError(f"muon is no regular expression ({error}); see Python's re") from error
-        if self.mixed_precision not in ("no", "bf16"):
+        if self.mixed_precision not in PRECISIONS:
             raise ValueError(f"mixed_precision is {self.mixed_precision!r}; give no or bf16")

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# The README's emoji table: the shipped student against its teacher at the guidance that follows
+# best and at the one nearest to the data, the regression that stands beside it, and the times.
+#
+#     bash scripts/emoji_table.sh          about an hour on two cores; figures in docs/figures
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash scripts/setup.sh
+export HF_HUB_OFFLINE=1
+PATH="$PWD/.venv/bin:$PATH"
+figures=docs/figures
+
+# Settings are chosen on validation prompts.
+genkit evaluate emoji-teacher --split validation --guidance 1,1.5,2,3,4,5 --steps 50 -n 500 \
+  --seeds 0 --mixed-precision bf16 --json "$figures/emoji-guidance.json"
+genkit evaluate emoji-onestep --steps 1,2,4,50 --guidance "${FOLLOWS:-3},${NEAREST:-2}" \
+  --json "$figures/emoji-onestep.json"
+# The control: the student's pairs and network, regressed alone.
+genkit train-distill reflow --reflow-share 0 --teacher emoji-teacher --out runs/emoji-regression \
+  --resume --evaluate-n 0
+genkit evaluate runs/emoji-regression/pipeline --steps 1 --json "$figures/emoji-regression.json"
+# The teacher's fewest steps, by the best solver, that are as good as the student.
+genkit evaluate emoji-onestep --steps 4,6,8,12,16 --orders 1,3 --guidance "${FOLLOWS:-3}" \
+  --seeds 0 --bootstraps 10 --json "$figures/emoji-solvers.json"
+genkit bench latency --student emoji-onestep --steps 4,8,50 --out "$figures/emoji-latency.json"
