@@ -85,6 +85,7 @@ def _dispatch(given: list[str]) -> int:
 
         raise unknown("command", given[0], known, ". genkit --help describes them")
     warnings.simplefilter("ignore", FutureWarning)
+    warnings.formatwarning = lambda message, *_, **__: f"genkit: {message}\n"
     # Threads that spin while they wait for each other cost 7 to 20 times the time where it is busy;
     # never spinning (OMP_WAIT_POLICY=PASSIVE) doubles a small network's on an idle one. This many
     # turns, some microseconds, cost neither. GNU OpenMP reads it when torch is first imported.

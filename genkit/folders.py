@@ -148,18 +148,16 @@ def _check_weights(part: FilePath) -> None:
             ) from error
 
 
-def check_complete(part: FilePath, network: Any) -> None:
-    """ValueError where a weight of the loaded network is in no file of its folder: diffusers fills
-    it at random and only warns."""
+def missing_weights(part: FilePath, network: Any) -> list[str]:
+    """The weights of a loaded network that are in no file of its folder: diffusers and transformers
+    fill them at random and only warn."""
     from safetensors import safe_open
 
     saved: set[str] = set()
     for file in part.glob("*.safetensors"):
         with safe_open(file, "pt") as weights:
             saved.update(weights.keys())
-    missing = sorted(network.state_dict().keys() - saved)
-    if missing:
-        raise ValueError(f"{part} lacks {len(missing)} of its weights, {missing[0]} among them")
+    return sorted(network.state_dict().keys() - saved)
 
 
 def find_class(index: Mapping[str, Any]) -> type[Any]:

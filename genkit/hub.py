@@ -23,9 +23,9 @@ from genkit.folders import (
     INDEX,
     PICKLES,
     check,
-    check_complete,
     components,
     find_class,
+    missing_weights,
     one_sentence,
     package_folder,
     read_index,
@@ -202,6 +202,7 @@ def load(folder: FilePath, opener: Callable[..., Any], **kwargs: Any) -> Any:
     """opener(folder, **kwargs) with the folder checked and its trained defaults kept on it."""
     import torch
     from diffusers.models.modeling_utils import ModelMixin
+    from transformers import PreTrainedModel
 
     index = check(folder)
     # diffusers opens its models in float32, transformers in the precision they were saved in: a
@@ -213,8 +214,19 @@ def load(folder: FilePath, opener: Callable[..., Any], **kwargs: Any) -> Any:
     with one_sentence(folder):
         pipeline = opener(folder, **kwargs)
     for name, component in pipeline.components.items():
-        if isinstance(component, ModelMixin) and name not in kwargs:
-            check_complete(folder / name, component)
+        if name in kwargs or not isinstance(component, (ModelMixin, PreTrainedModel)):
+            continue
+        missing = missing_weights(folder / name, component)
+        if missing and isinstance(component, PreTrainedModel):
+            # Tied weights are saved once, and old names are translated: transformers knows better.
+            given = {"output_loading_info": True, "local_files_only": True}
+            missing = sorted(
+                type(component).from_pretrained(folder / name, **given)[1]["missing_keys"]
+            )
+        if missing:
+            raise ValueError(
+                f"{folder / name} lacks {len(missing)} of its weights, {missing[0]} among them"
+            )
     if "_genkit" in index:
         pipeline.register_to_config(_genkit=index["_genkit"])
     return pipeline

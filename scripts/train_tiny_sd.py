@@ -2,7 +2,7 @@
 
     python scripts/train_tiny_sd.py runs/tiny-sd
 
-Autoencoder (AutoencoderKL, 32 x 32 pixels to 16 x 16 latents), then text encoder (CLIPTextModel)
+Autoencoder (AutoencoderKL, 32 x 32 pixels to 8 x 8 latents), then text encoder (CLIPTextModel)
 and network (UNet2DConditionModel) together, eps-prediction on SD's own noise schedule with 10% of
 the captions dropped. genkit gives the pictures and nothing else: the folder is what a person brings
 to `genkit train-distill --teacher runs/tiny-sd`. About 25 minutes on two cores.
@@ -62,11 +62,11 @@ def make_tokenizer(captions: tuple[str, ...]) -> CLIPTokenizer:
 def train_autoencoder(x: Tensor, steps: int, batch: int) -> AutoencoderKL:
     """An autoencoder of pictures x (n, 3, 32, 32), latents of unit deviation after scaling."""
     vae = AutoencoderKL(
-        block_out_channels=(32, 64),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(32, 64, 96),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=8,
         norm_num_groups=8,
         sample_size=32,
     )
@@ -114,12 +114,12 @@ def train_network(
         )
     )
     unet = UNet2DConditionModel(
-        sample_size=16,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(64, 128, 192),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        sample_size=8,
+        in_channels=8,
+        out_channels=8,
+        block_out_channels=(96, 128),
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
         layers_per_block=1,
         cross_attention_dim=WIDTH,
         attention_head_dim=4,

@@ -38,7 +38,7 @@ class Settings:
     rounds: int = 7
     """Calls of each, of which the median counts."""
     prompt: str | None = None
-    """What is drawn; by default "a red cat", or the class 3."""
+    """What is drawn; by default "two cats on a blue background", or the class 3."""
     out: str | None = None
     """A file to write the figures to as JSON."""
 
@@ -53,7 +53,7 @@ def _call(pipeline: Any, prompt: str | None, batch: int, **given: Any) -> Callab
     """One call of a pipeline that makes `batch` PIL pictures."""
     from genkit.modalities import call_arguments, takes_labels
 
-    default = "3" if takes_labels(pipeline) else "a red cat"
+    default = "3" if takes_labels(pipeline) else "two cats on a blue background"
     arguments = call_arguments(pipeline, default if prompt is None else prompt)
     several = {name: list(value) * batch for name, value in arguments.items()}
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
+from safetensors.torch import load_file, save_file
 
 import genkit
 from genkit import hub
@@ -74,6 +75,18 @@ def test_weights_of_16_bits_open_in_float32(tmp_path):
     assert latent(again).isfinite().all()
     half = genkit.Pipeline.from_pretrained(tmp_path / "p", dtype=torch.bfloat16)
     assert {half.network.dtype, half.text_encoder.dtype} == {torch.bfloat16}
+
+
+def test_a_text_encoder_that_lacks_a_weight_is_refused(tmp_path):
+    """transformers would fill it at random and warn; tied weights, saved once, are no lack."""
+    folder = hub.save_pipeline(pipeline(), tmp_path / "whole", {"steps": 1})
+    genkit.Pipeline.from_pretrained(folder)
+    (file,) = (folder / "text_encoder").glob("*.safetensors")
+    state = load_file(file)
+    name = next(each for each in sorted(state) if "layer.0" in each)
+    save_file({key: value for key, value in state.items() if key != name}, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=f"text_encoder lacks 1 of its weights, {name}"):
+        genkit.Pipeline.from_pretrained(folder)
 
 
 def test_a_prompt_is_its_embedding(pipe):
