@@ -71,7 +71,7 @@ def text_encoder(vocabulary: int) -> Any:
 @torch.no_grad()
 def direct(bias: Tensor) -> None:
     """Let each head of T5's relative position bias (buckets, heads) begin with one side of a token:
-    all that follows, all that precedes, and the nearest three of either.
+    all that follows, all that precedes, and the nearest four of either.
 
     T5's own start is all but zero, from which a small encoder never learned the order of words: "a
     cat left of a frog" and "a frog left of a cat" were the same picture. After the forward and
@@ -80,7 +80,7 @@ def direct(bias: Tensor) -> None:
     half = len(bias) // 2
     distance = torch.arange(half)
     for head in range(bias.shape[1]):
-        seen = (distance <= (half, 3)[head // 2 % 2]) & (distance > 0)
+        seen = (distance <= (half, 4)[head // 2 % 2]) & (distance > 0)
         nothing = torch.zeros_like(seen)
         sides = (nothing, seen) if head % 2 == 0 else (seen, nothing)  # behind, ahead
         bias[:, head] = torch.where(torch.cat(sides), 0.0, UNSEEN)
@@ -101,6 +101,9 @@ def text_transformer(
         sample_size=size,
         patch_size=patch,
         caption_channels=TEXT_WIDTH,
+        # PixArt's own is the tanh approximation, which on a CPU costs five times as much as this
+        # and was two fifths of a forward.
+        activation_fn="gelu",
         use_additional_conditions=False,
     )
     initialise(network)

@@ -26,6 +26,9 @@ class TrainerConfig:
     muon: str = ""
     """Names, as a regular expression, of the matrices that Muon trains instead of AdamW; a small
     transformer learns about twice as much in a step."""
+    slow: str = ""
+    """Names, as a regular expression, of parameters that AdamW trains at a tenth of the learning
+    rate, such as those of a text encoder that is trained along."""
     seed: int = 0
     """Seed of every random draw."""
     log_every: int = 20
@@ -52,9 +55,12 @@ class TrainerConfig:
             raise ValueError(
                 f"max_minutes is {self.max_minutes}; give more than 0, or leave it out"
             )
-        try:
-            re.compile(self.muon)
-        except re.error as error:
-            raise ValueError(f"muon is no regular expression ({error}); see Python's re") from error
+        for name in ("muon", "slow"):
+            try:
+                re.compile(getattr(self, name))
+            except re.error as error:
+                raise ValueError(
+                    f"{name} is no regular expression ({error}); see Python's re"
+                ) from error
         if self.mixed_precision not in PRECISIONS:
             raise ValueError(f"mixed_precision is {self.mixed_precision!r}; give no or bf16")

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from genkit.methods.base import Moment, Role
 
+SLOW = 0.1  # rate of the parameters that are to learn slower, of the role's own
+
 
 def rate_factor(role: Role, updates: int, moment: Moment) -> float:
     """What the learning rate is multiplied by: linear warm-up over the optimizer's own first
@@ -26,11 +28,12 @@ def rate_factor(role: Role, updates: int, moment: Moment) -> float:
 class RoleOptimizer:
     """The optimizer of one role; `names` are those of its parameters that train.
 
-    muon: a regular expression of the matrices that Muon trains; none where it is empty.
+    muon, slow: regular expressions of the matrices that Muon trains and of what AdamW trains at a
+    tenth of the rate, which comes first; none where they are empty.
     """
 
-    def __init__(self, module: nn.Module, role: Role, muon: str = "") -> None:
-        self.role, self.muon = role, muon
+    def __init__(self, module: nn.Module, role: Role, muon: str = "", slow: str = "") -> None:
+        self.role, self.muon, self.slow = role, muon, slow
         named = [(name, each) for name, each in module.named_parameters() if each.requires_grad]
         self.names = [name for name, _ in named]
         self.parameters = [each for _, each in named]
@@ -41,27 +44,28 @@ class RoleOptimizer:
         """Forget the moments and the warm-up."""
         role, fused = self.role, self.parameters[0].device.type in ("cpu", "cuda")
         self.updates = 0
-        named = list(zip(self.names, self.parameters, strict=True))
-        matrices = [
-            (name, each)
-            for name, each in named
-            if self.muon and each.ndim == 2 and re.search(self.muon, name)
+        parts: dict[str, list[tuple[str, Tensor]]] = {"plain": [], "slow": [], "muon": []}
+        for name, each in zip(self.names, self.parameters, strict=True):
+            parts[self._part(name, each)].append((name, each))
+        decay = role.weight_decay
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(parts[part], role.lr, role.betas, weight_decay=decay, fused=fused)
+            for part in ("plain", "slow")
+            if parts[part]
         ]
-        taken = {name for name, _ in matrices}
-        others = [(name, each) for name, each in named if name not in taken]
-        self.optimizers: list[torch.optim.Optimizer] = []
-        if others:
-            decay = role.weight_decay
-            self.optimizers.append(
-                torch.optim.AdamW(others, role.lr, role.betas, weight_decay=decay, fused=fused)
-            )
-        if matrices:
+        self.rates = [SLOW if part == "slow" else 1.0 for part in parts if parts[part]]
+        if parts["muon"]:
             scale = "match_rms_adamw"
             self.optimizers.append(
-                torch.optim.Muon(
-                    matrices, role.lr, weight_decay=role.weight_decay, adjust_lr_fn=scale
-                )
+                torch.optim.Muon(parts["muon"], role.lr, weight_decay=decay, adjust_lr_fn=scale)
             )
+
+    def _part(self, name: str, parameter: Tensor) -> str:
+        if self.slow and re.search(self.slow, name):
+            return "slow"
+        return (
+            "muon" if self.muon and parameter.ndim == 2 and re.search(self.muon, name) else "plain"
+        )
 
     def train(self, on: bool) -> None:
         """Whether the role's parameters collect gradients in the coming turn."""
@@ -74,8 +78,9 @@ class RoleOptimizer:
         if self.role.clip is not None:
             norm = nn.utils.clip_grad_norm_(self.parameters, self.role.clip)
         lr = moment.stage.lr.get(name, self.role.lr)
-        for optimizer in self.optimizers:
-            optimizer.param_groups[0]["lr"] = lr * rate_factor(self.role, self.updates, moment)
+        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
+            now = rate * lr * rate_factor(self.role, self.updates, moment)
+            optimizer.param_groups[0]["lr"] = now
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.updates += 1

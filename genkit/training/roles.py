@@ -32,9 +32,11 @@ class Networks:
         seed: int,
         device: torch.device | str = "cpu",
         muon: str = "",
+        slow: str = "",
     ) -> None:
         self.declared = dict(method.nets())
         self.uncond, self.device, self.muon = method.uncond, torch.device(device), muon
+        self.slow = slow
         self.nets: dict[str, nn.Module] = {}
         if teacher is not None:
             self.nets["teacher"] = teacher.to(device)
@@ -72,7 +74,7 @@ class Networks:
             module.requires_grad_(False).eval()
             return
         module.train()
-        self.optimizers[name] = RoleOptimizer(module, role, self.muon)
+        self.optimizers[name] = RoleOptimizer(module, role, self.muon, self.slow)
         for ema_name, ema in role.ema.items():
             average = Average(module, ema)
             # Read in a loss, an average runs as its source does (dropout); sampled, it does not.

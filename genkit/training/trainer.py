@@ -82,7 +82,9 @@ class Trainer:
         self.accelerator = make_accelerator(config)
         self.main = self.accelerator.is_main_process
         device = self.accelerator.device
-        self.networks = Networks(method, network, teacher, config.seed, device, config.muon)
+        self.networks = Networks(
+            method, network, teacher, config.seed, device, config.muon, config.slow
+        )
         self.turns = Turns(method, self.networks, config, self.accelerator)
         self.turns.streams = dict(streams)
         self.checkpoints = Checkpoints(self.out / "checkpoints", keep_weights=config.keep_weights)

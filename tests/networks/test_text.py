@@ -100,5 +100,5 @@ def test_every_head_sees_its_side_and_the_token_itself():
     ahead, behind, near_ahead, near_behind = (column == 0 for column in bias.unbind(1))
     assert ahead[17:].all() and not ahead[1:17].any()
     assert behind[1:16].all() and not behind[16:].any()
-    assert near_ahead.nonzero().flatten().tolist() == [0, 17, 18, 19]
-    assert near_behind.nonzero().flatten().tolist() == [0, 1, 2, 3]
+    assert near_ahead.nonzero().flatten().tolist() == [0, 17, 18, 19, 20]
+    assert near_behind.nonzero().flatten().tolist() == [0, 1, 2, 3, 4]

@@ -17,6 +17,7 @@ from genkit.training.config import TrainerConfig
         {"max_minutes": 0.0},
         {"mixed_precision": "fp16"},
         {"muon": "blocks("},
+        {"slow": "text("},
     ],
 )
 def test_bad_values_are_named(wrong):

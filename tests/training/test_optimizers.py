@@ -70,13 +70,31 @@ def test_muon_moves_a_matrix_along_an_orthogonal_one():
     assert (inner - inner.diag().diag()).abs().max() < 0.15
 
 
-@pytest.mark.parametrize("muon", ["", "weight"])
-def test_state_goes_out_and_back(muon: str):
+def test_slow_parameters_learn_at_a_tenth_of_the_rate_whatever_muon_asks_for():
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    for each in module.parameters():
+        nn.init.zeros_(each)
+    optimizer = RoleOptimizer(module, Role(lr=0.1, clip=None), muon="weight", slow=r"^1\.")
+    for each in module.parameters():
+        each.grad = torch.ones_like(each)
+    optimizer.step(Moment(STAGE, 0, 10), "student")
+    # AdamW's first step is the rate itself.
+    torch.testing.assert_close(module[0].bias, torch.full((2,), -0.1))
+    torch.testing.assert_close(module[1].bias, torch.full((2,), -0.01))
+    torch.testing.assert_close(module[1].weight, torch.full((2, 2), -0.01))
+    assert module[0].weight.unique().numel() == 1 and module[0].weight[0, 0] != -0.1
+
+
+@pytest.mark.parametrize("muon, slow", [("", ""), ("weight", ""), ("weight", "bias"), ("", "bias")])
+def test_state_goes_out_and_back(muon: str, slow: str):
     torch.manual_seed(0)
     module, twin = nn.Linear(3, 2), nn.Linear(3, 2)
     twin.load_state_dict(module.state_dict())
     role = Role(warmup=9)
-    optimizer, other = RoleOptimizer(module, role, muon), RoleOptimizer(twin, role, muon)
+    optimizer, other = (
+        RoleOptimizer(module, role, muon, slow),
+        RoleOptimizer(twin, role, muon, slow),
+    )
 
     def step(pair, number):
         torch.manual_seed(number)
