@@ -219,10 +219,11 @@ def load(folder: FilePath, opener: Callable[..., Any], **kwargs: Any) -> Any:
         missing = missing_weights(folder / name, component)
         if missing and isinstance(component, PreTrainedModel):
             # Tied weights are saved once, and old names are translated: transformers knows better.
-            given = {"output_loading_info": True, "local_files_only": True}
-            missing = sorted(
-                type(component).from_pretrained(folder / name, **given)[1]["missing_keys"]
+            model: Any = type(component)
+            _, told = model.from_pretrained(
+                folder / name, output_loading_info=True, local_files_only=True
             )
+            missing = sorted(told["missing_keys"])
         if missing:
             raise ValueError(
                 f"{folder / name} lacks {len(missing)} of its weights, {missing[0]} among them"

@@ -63,7 +63,7 @@ def text_encoder(vocabulary: int) -> Any:
         pad_token_id=0,
         eos_token_id=2,
     )
-    encoder = T5EncoderModel(config)
+    encoder: Any = T5EncoderModel(config)
     direct(encoder.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight)
     return encoder
 
