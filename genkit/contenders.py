@@ -62,12 +62,11 @@ class Contender:
             "scheduler": [type(scheduler).__name__, dict(scheduler.config)],
             "steps": self.steps,
             "guidance": self.guidance,
+            "precision": self.precision,
             "seed": seed,
             "n": n,
             "cond": cond,
         }
-        if self.precision != "no":
-            parts["precision"] = self.precision
         text = json_format.dumps(parts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
@@ -125,23 +124,17 @@ def named(label: str, guidance: Sequence[float], w: float) -> str:
 
 
 def contenders(
-    label: str,
-    pipeline: Any,
-    steps: Sequence[int],
-    guidance: Sequence[float] = (),
-    precision: str = "no",
+    label: str, pipeline: Any, steps: Sequence[int], guidance: Sequence[float] = ()
 ) -> list[Contender]:
     """A student at its trained steps and guidance; a pipeline that has no teacher itself at every
     `steps` and every guidance, by default its own."""
     facts = trained(pipeline)
     own = (float(facts.get("guidance", 1.0)),)
     if facts.get("teacher"):
-        return [Contender(label, pipeline, facts["steps"], own[0], precision)]
+        return [Contender(label, pipeline, facts["steps"], own[0])]
     scales = tuple(guidance) or own
     return [
-        Contender(named(label, scales, w), pipeline, number, w, precision)
-        for w in scales
-        for number in steps
+        Contender(named(label, scales, w), pipeline, number, w) for w in scales for number in steps
     ]
 
 
@@ -151,7 +144,6 @@ def opponents(
     steps: Sequence[int],
     orders: Sequence[int],
     guidance: Sequence[float] = (),
-    precision: str = "no",
 ) -> list[Contender]:
     """A teacher at every number of steps and every guidance (by default its own), by its own
     scheduler and by solvers of higher order (where there are steps enough for the order to
@@ -162,11 +154,11 @@ def opponents(
     found = []
     for w in scales:
         who = named(label, scales, w)
-        found += [Contender(who, teacher, number, w, precision) for number in steps if 1 in orders]
+        found += [Contender(who, teacher, number, w) for number in steps if 1 in orders]
         for order in sorted(set(orders) - {1}):
             for number in (each for each in steps if each >= order):
                 other = _by_order(teacher, number, order)
-                found.append(Contender(f"{who}, order {order}", other, number, w, precision))
+                found.append(Contender(f"{who}, order {order}", other, number, w))
     return found
 
 

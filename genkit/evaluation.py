@@ -9,13 +9,14 @@ from __future__ import annotations
 import json as json_format
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genkit.contenders import Contender, contenders, opponents, samples
 from genkit.hub import trained
 from genkit.modalities import Modality
-from genkit.training.config import PRECISIONS
+from genkit.training.config import check_precision
 
 if TYPE_CHECKING:
     from genkit.metrics import Reference
@@ -57,16 +58,18 @@ def evaluate(
     ValueError for steps, n or seeds that cannot be, and for what cannot be opened.
     """
     _check(steps, n, seeds, bootstraps, orders)
-    if mixed_precision not in PRECISIONS:
-        raise ValueError(f"mixed_precision is {mixed_precision!r}; give no or bf16")
+    check_precision("mixed_precision", mixed_precision)
     label, student = _open(pipeline)
     modality, reference = _measured(student, data, label, split)
-    ours = contenders(label, student, steps, guidance, mixed_precision)
+    ours = contenders(label, student, steps, guidance)
     against = _recorded_teacher(student) if against is None else against
     theirs = []
     if against is not None:
         name, teacher = _open(against)
-        theirs = opponents(name, teacher, steps, orders, guidance, mixed_precision)
+        theirs = opponents(name, teacher, steps, orders, guidance)
+    ours, theirs = (
+        [replace(who, precision=mixed_precision) for who in side] for side in (ours, theirs)
+    )
     result = figures(ours, theirs, modality, reference, n, seeds, bootstraps, quiet)
     if json is not None:
         Path(json).parent.mkdir(parents=True, exist_ok=True)

@@ -150,14 +150,16 @@ def _check_weights(part: FilePath) -> None:
 
 def missing_weights(part: FilePath, network: Any) -> list[str]:
     """The weights of a loaded network that are in no file of its folder: diffusers and transformers
-    fill them at random and only warn."""
+    fill them at random and only warn. Tied weights, saved under one of their names, are there."""
     from safetensors import safe_open
 
     saved: set[str] = set()
     for file in part.glob("*.safetensors"):
         with safe_open(file, "pt") as weights:
             saved.update(weights.keys())
-    return sorted(network.state_dict().keys() - saved)
+    state = network.state_dict()
+    held = {state[name].data_ptr() for name in saved & state.keys()} - {0}  # 0: not in memory
+    return sorted(name for name in state.keys() - saved if state[name].data_ptr() not in held)
 
 
 def find_class(index: Mapping[str, Any]) -> type[Any]:

@@ -218,7 +218,7 @@ def load(folder: FilePath, opener: Callable[..., Any], **kwargs: Any) -> Any:
             continue
         missing = missing_weights(folder / name, component)
         if missing and isinstance(component, PreTrainedModel):
-            # Tied weights are saved once, and old names are translated: transformers knows better.
+            # transformers translates the names of old checkpoints: what it says counts.
             model: Any = type(component)
             _, told = model.from_pretrained(
                 folder / name, output_loading_info=True, local_files_only=True

@@ -126,13 +126,12 @@ class Run:
         seed = PAIR_SEED + 1000 * number + self.settings.trainer.seed
         count, who = self.settings.run.pairs, self.teacher
         precision = self.settings.run.pair_precision
-        if precision != "no":
-            parts = parts | {"precision": precision}
         key = pairs_key(
             weights=hub.weights_hash(teacher),
             guidance=self.method.stages()[0].guidance,
             scheduler=[type(who.scheduler).__name__, dict(who.scheduler.config)],
             steps=who.steps,
+            precision=precision,
             seed=seed,
             n=count,
             data=self.modality.name,

@@ -90,8 +90,9 @@ def sample(
             return x
         # At least float32: bfloat16 does not hold whole timesteps, and stock loops do not round.
         now = timestep.to(torch.promote_types(x.dtype, torch.float32)).expand(x.shape[0])
+        output = evaluate(scheduler.scale_model_input(x, timestep), now)
         # Autocast networks answer in bfloat16, and stock schedulers would round x to that.
-        output = evaluate(scheduler.scale_model_input(x, timestep), now).to(x.dtype)
+        output = output.to(torch.promote_types(output.dtype, x.dtype))
         x = scheduler.step(output, timestep, x, return_dict=False, **extra)[0]
         if callback is not None:
             x = callback(i, timestep, x)

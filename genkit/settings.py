@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from genkit.catalogue import unknown
-from genkit.training.config import PRECISIONS, TrainerConfig
+from genkit.training.config import TrainerConfig, check_precision
 
 
 @dataclass
@@ -54,8 +54,7 @@ class RunConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
         if self.pair_order > 3:
             raise ValueError(f"pair_order is {self.pair_order}; give 1, 2 or 3")
-        if self.pair_precision not in PRECISIONS:
-            raise ValueError(f"pair_precision is {self.pair_precision!r}; give no or bf16")
+        check_precision("pair_precision", self.pair_precision)
         if self.evaluate_n < 0 or 0 < self.evaluate_n < 6:
             raise ValueError(f"evaluate_n is {self.evaluate_n}; give at least 6, or 0 for none")
         if min(self.evaluate_steps, default=0) < 1:

@@ -4,10 +4,7 @@
 #
 #     bash scripts/digits_table.sh         about half an hour on two cores; figures in runs/table
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash scripts/setup.sh
-export HF_HUB_OFFLINE=1
-PATH="$PWD/.venv/bin:$PATH"
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 mkdir -p runs/table
 
 for seed in 0 1; do

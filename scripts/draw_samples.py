@@ -21,6 +21,11 @@ STEPS = (50, 4, 2, 1)
 DOCS = Path(__file__).parent.parent / "docs"
 
 
+def in_steps(k: int) -> str:
+    """The number of steps in words."""
+    return f"{k} step{'s' * (k > 1)}"
+
+
 def main() -> None:
     """Sample each row from the same generators and write the picture."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -32,12 +37,12 @@ def main() -> None:
     facts = [hub.trained(each) for each in students]
     teacher = genkit.Pipeline.from_pretrained(facts[0]["teacher"])
     w = hub.trained(teacher)["guidance"]
-    wanted = [(f"teacher, {k} step{'s' * (k > 1)}", teacher, k, w) for k in STEPS]
+    wanted = [(f"teacher, {in_steps(k)}", teacher, k, w) for k in STEPS]
     wanted += [
-        (f"{name} ({told['method']}), {told['steps']} step{'s' * (told['steps'] > 1)}", each,
-         told["steps"], told["guidance"])
+        (f"{name} ({told['method']}), {in_steps(steps)}", each, steps, told["guidance"])
         for name, each, told in zip(asked.students, students, facts, strict=True)
-    ]  # fmt: skip
+        for steps in [told["steps"]]
+    ]
     kind = modality(load(facts[0]["data"]))
     held = kind.asked(asked.n)
     rows = {

@@ -4,10 +4,7 @@
 #
 #     bash scripts/emoji_table.sh          about an hour on two cores; figures in docs/figures
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash scripts/setup.sh
-export HF_HUB_OFFLINE=1
-PATH="$PWD/.venv/bin:$PATH"
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 figures=docs/figures
 
 # Both scales were chosen on validation prompts: docs/figures/emoji-guidance.json, made by

@@ -3,10 +3,7 @@
 #
 #     bash scripts/ship_digits.sh          about ten minutes on two cores
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash scripts/setup.sh
-export HF_HUB_OFFLINE=1
-PATH="$PWD/.venv/bin:$PATH"
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 shipped=pipelines/genkit_pipelines/pretrained
 
 ship() {

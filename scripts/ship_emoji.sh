@@ -4,10 +4,7 @@
 #
 #     bash scripts/ship_emoji.sh           about two hours and a half on two cores, every step resumes
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash scripts/setup.sh
-export HF_HUB_OFFLINE=1
-PATH="$PWD/.venv/bin:$PATH"
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 shipped=pipelines/genkit_pipelines/pretrained
 

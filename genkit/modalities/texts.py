@@ -6,7 +6,7 @@ those of any diffusers pipeline, read the embeddings that the pipeline's own fro
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ class TextImages(Modality):
 
     def _latents(self, pictures: Tensor) -> Tensor:
         """Pictures (n, 3, h, w) as the latents that are learned. ValueError for a wrong size."""
-        latents = torch.cat([encoded(self._vae, part) for part in pictures.split(ENCODED)])
+        latents = self._in_parts(encoded, pictures)
         if tuple(latents.shape[1:]) != self.latent:
             raise ValueError(
                 f"the pictures of {self.name} are {tuple(pictures.shape[1:])}, which gives latents "
@@ -146,7 +146,13 @@ class TextImages(Modality):
         ).images
 
     def decode(self, latent: Tensor) -> Tensor:
-        return torch.cat([decoded(self._vae, part) for part in latent.split(ENCODED)])
+        return self._in_parts(decoded, latent)
+
+    def _in_parts(self, code: Callable[[Any, Tensor], Tensor], x: Tensor) -> Tensor:
+        """x through the VAE, some at a time; x itself, not a copy, without one."""
+        if self._vae is None:
+            return x
+        return torch.cat([code(self._vae, part) for part in x.split(ENCODED)])
 
     def render(self, rows: Mapping[str, Tensor], stem: Path) -> Path:
         return write_sheet({name: self.decode(each) for name, each in rows.items()}, stem)

@@ -6,9 +6,14 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-PRECISIONS = ("no", "bf16")
 # What may differ between a run and its resumption: none of these changes a weight.
 FREE = frozenset({"max_minutes", "log_every", "sample_every", "checkpoint_every", "keep_weights"})
+
+
+def check_precision(name: str, value: str) -> None:
+    """ValueError where the setting `name` is no precision that networks can run in."""
+    if value not in ("no", "bf16"):
+        raise ValueError(f"{name} is {value!r}; give no or bf16")
 
 
 @dataclass
@@ -62,5 +67,4 @@ class TrainerConfig:
                 raise ValueError(
                     f"{name} is no regular expression ({error}); see Python's re"
                 ) from error
-        if self.mixed_precision not in PRECISIONS:
-            raise ValueError(f"mixed_precision is {self.mixed_precision!r}; give no or bf16")
+        check_precision("mixed_precision", self.mixed_precision)

@@ -35,8 +35,8 @@ class Networks:
         slow: str = "",
     ) -> None:
         self.declared = dict(method.nets())
-        self.uncond, self.device, self.muon = method.uncond, torch.device(device), muon
-        self.slow = slow
+        self.uncond, self.device = method.uncond, torch.device(device)
+        self.muon, self.slow = muon, slow
         self.nets: dict[str, nn.Module] = {}
         if teacher is not None:
             self.nets["teacher"] = teacher.to(device)

@@ -14,17 +14,8 @@ HOME = pathlib.Path(genkit_pipelines.__file__).parent / "pretrained"
 NAMES = sorted(folder.name for folder in HOME.iterdir() if folder.is_dir())
 
 
-SHIPPED = {"digits-teacher", "digits-onestep"}
-
-
-def test_what_is_shipped():
-    assert set(NAMES) == set(hub.shipped()) >= SHIPPED
-
-
-def is_own(row: dict, name: str, facts: dict) -> bool:
-    """Whether a row is of the pipeline itself; a run's own evaluation names it by its method."""
-    by_method = f"{facts['method']} (student)" if "teacher" in facts else facts["method"]
-    return row["seed"] == 0 and row["pipeline"] in (name, by_method)
+def test_the_digits_are_shipped():
+    assert {"digits-teacher", "digits-onestep"} <= set(NAMES) == set(hub.shipped())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -50,11 +41,15 @@ class TestShipped:
         pipeline = genkit.Pipeline.from_pretrained(name)
         facts = hub.trained(pipeline)
         kind = modality(load(facts["data"]))
-        rows = [row for row in record["rows"] if is_own(row, name, facts)]
-        row = max(rows, key=lambda row: row["steps"])
+        own = "(student)" if "teacher" in facts else facts["method"]
+        row = next(
+            row
+            for row in record["rows"]
+            if own in row["pipeline"] and row["seed"] == 0 and row["steps"] == facts["steps"]
+        )
         asked, noise = kind.asked(record["n"]), sample_generators(0, record["n"])
-        samples = kind.generate(pipeline, asked, noise, row["steps"], row["guidance"])
+        samples = kind.generate(pipeline, asked, noise, facts["steps"], facts["guidance"])
         found = measure(samples, asked, kind.reference())
         assert found["fd"] == pytest.approx(row["fd"], rel=0.01)
         assert found["sw"] == pytest.approx(row["sw"], rel=0.01)
-        assert found.get("class_accuracy", 1) > 0.97 and found.get("follows", 1) > 0.5
+        assert found["class_accuracy"] > 0.97
