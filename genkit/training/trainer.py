@@ -167,8 +167,8 @@ class Trainer:
             if self.main:
                 self.watch.begin_stage()
         wanted = "pairs" in self.method.needs
-        if wanted and (span.stage.new_data or "pairs" not in self._given):
-            self._pairs(number, span)
+        if wanted and (span.stage.new_data or "pairs" not in self.turns.streams):
+            self._pairs(number)
         missing = [name for name in self.method.needs if name not in self.turns.streams]
         if missing:
             raise ValueError(
@@ -177,14 +177,18 @@ class Trainer:
             )
         return self.networks.view(span.stage)
 
-    def _pairs(self, number: int, span: Span) -> None:
-        teacher = self.networks.teacher(span.stage)
+    def _pairs(self, number: int) -> None:
+        # In the middle of a stage that keeps its pairs, a resumed run needs those of the stage
+        # that made them.
+        number = max((k for k in range(number + 1) if self.plan[k].stage.new_data), default=0)
+        stage = self.plan[number].stage
+        teacher = self.networks.teacher(stage)
         if self.make_pairs is None or teacher is None:
             if "pairs" in self._given:
                 return
             raise ValueError(f"{self.method.name} needs teacher pairs; give make_pairs and teacher")
         with self.accelerator.main_process_first():
-            self.turns.streams["pairs"] = self.make_pairs(teacher, span.stage, number)
+            self.turns.streams["pairs"] = self.make_pairs(teacher, stage, number)
 
     def _after(self, span: Span, asked: bool, late: bool) -> bool:
         """What follows a step; True to stop."""

@@ -10,6 +10,7 @@ import torch
 from training_toys import OneRole, TwoRoles, make_pairs, one_role, ring, two_roles, weights
 
 from genkit.denoisers.base import Guided
+from genkit.methods.base import Stage
 from genkit.training import checkpoints
 from genkit.training.log import read_log
 from genkit.training.stopping import Interrupted
@@ -155,8 +156,33 @@ def test_each_stage_gets_its_own_teacher_pairs_and_optimizers(tmp_path):
     assert trainer.method.seen == 12
 
 
+class Keeping(TwoRoles):
+    """The second stage, guided, goes on with the pairs of the first."""
+
+    def stages(self):
+        return [Stage("first", 0.5, new_data=True), Stage("kept", 0.5, guidance=2.0)]
+
+
+def test_a_stage_that_keeps_its_pairs_does_not_make_others(tmp_path):
+    made = []
+
+    def pairs(teacher, stage, number):
+        made.append((isinstance(teacher, Guided), stage.name, number))
+        return make_pairs(teacher, stage, number)
+
+    whole = two_roles(tmp_path / "whole", method=Keeping(), make_pairs=pairs)
+    whole.run()
+    assert made == [(False, "first", 0)]
+    with pytest.raises(Broken):
+        broken_at(two_roles(tmp_path / "run", method=Keeping(), make_pairs=pairs), 8).run()
+    made.clear()
+    again = two_roles(tmp_path / "run", method=Keeping(), make_pairs=pairs)
+    again.run(resume=True)
+    assert made == [(False, "first", 0)] and same(weights(whole), weights(again))
+
+
 def test_given_pairs_are_used_where_no_new_ones_are_asked_for(tmp_path):
-    class Keeping(TwoRoles):
+    class Single(TwoRoles):
         def stages(self):
             return OneRole.stages(self)
 
@@ -168,7 +194,7 @@ def test_given_pairs_are_used_where_no_new_ones_are_asked_for(tmp_path):
 
     config = TrainerConfig(**SMALL)
     given = {"streams": streams, "teacher": denoiser()}
-    assert Trainer(Keeping(), tmp_path / "run", config, **given).run().finished
+    assert Trainer(Single(), tmp_path / "run", config, **given).run().finished
 
 
 def make_pairs_of_ones():
