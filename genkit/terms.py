@@ -47,11 +47,27 @@ def pseudo_huber(a: Tensor, b: Tensor, mask: Tensor | None = None, c: float = 0.
 
 
 def flow_matching(
-    velocity: Tensor, x_0: Tensor, eps: Tensor, path: Path, t: Tensor, mask: Tensor | None = None
+    velocity: Tensor,
+    x_0: Tensor,
+    eps: Tensor,
+    path: Path,
+    t: Tensor,
+    mask: Tensor | None = None,
+    kind: Kind = "velocity",
+    floor: float = 0.05,
 ) -> Tensor:
     """|v - (alpha' x_0 + sigma' eps)|^2 per sample (conditional flow matching, arXiv 2210.02747,
-    eq. 9)."""
-    return squared(velocity, path.target(x_0, eps, t, "velocity"), mask)
+    eq. 9).
+
+    kind: what the network predicts. The velocity of one that predicts x_0 divides by sigma, so that
+    a few samples near sigma = 0 would be the whole loss: below `floor` its weight falls with
+    sigma^2 (JiT, arXiv 2511.13720, sec. 4).
+    """
+    loss = squared(velocity, path.target(x_0, eps, t, "velocity"), mask)
+    if kind != "x_0":
+        return loss
+    sigma = path.sigma(t)
+    return loss * (sigma / sigma.clamp(min=floor)).square()
 
 
 def regression(

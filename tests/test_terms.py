@@ -83,6 +83,16 @@ def test_regression_is_least_at_the_posterior_mean(path):
     assert flow_matching(path.target(x_0, eps, t, "velocity"), x_0, eps, path, t).max() < 1e-18
 
 
+def test_the_velocity_of_an_x_0_weighs_no_more_below_the_floor():
+    path, off, t = PATHS["rectified_flow"](), 0.1, torch.tensor([1e-4, 0.02, 0.05, 0.5])
+    x_0, eps = torch.zeros(4, 3), torch.randn(4, 3)
+    velocity = eps - (x_0 + off) / t[:, None] + x_0 / t[:, None] - x_0
+    weight = (off / t).square()
+    close(flow_matching(velocity, x_0, eps, path, t), weight, atol=1e-2, rtol=1e-4)
+    bounded = torch.where(t < 0.05, (off / 0.05) ** 2, weight)
+    close(flow_matching(velocity, x_0, eps, path, t, kind="x_0"), bounded, atol=1e-4, rtol=1e-4)
+
+
 def test_consistency_moves_only_one_side():
     here, there = torch.randn(3, 2).requires_grad_(), torch.randn(3, 2).requires_grad_()
     loss = consistency(here, there, squared)

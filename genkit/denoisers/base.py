@@ -175,7 +175,11 @@ class Denoiser(nn.Module):
             return x_s
         if solver != "heun":
             raise ValueError(f"unknown solver {solver!r}; choose euler or heun")
-        velocity = (velocity + self._flow_velocity(x_s, s, cond)) / 2
+        there = self._flow_velocity(x_s, s, cond)
+        if self.kind == "x_0":
+            # Its velocity is 0 / 0 at sigma = 0: the last step is Euler's (EDM, alg. 1).
+            there = torch.where(expand(self.path.sigma(s) > 0, x_s), there, velocity)
+        velocity = (velocity + there) / 2
         return scale_s * (x_t / scale_t + step * velocity)
 
     def _flow_velocity(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:

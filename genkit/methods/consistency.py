@@ -3,9 +3,9 @@
 Song et al. 2023 (arXiv 2303.01469, alg. 2): neighbouring times of a grid, one Euler or Heun step of
 the teacher between them, an EMA copy as the target. The grid is refined as in their alg. 3
 (appendix C), N(k) from `first_intervals` to `last_intervals`. Not faithful: the grid is uniform on
-the path's own clock (on EDM that is theirs); f needs no skip connection where the network predicts
-a velocity or eps, whose x_0 is exact at sigma = 0 (others are wrapped in `Boundary` by their
-loader); the distance defaults to pseudo-Huber (iCT, arXiv 2310.14189) instead of LPIPS.
+the path's own clock (on EDM that is theirs); f has no skip connection: at sigma = 0 the target is x
+itself, whatever the network; the distance defaults to pseudo-Huber (iCT, arXiv 2310.14189) instead
+of LPIPS.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 from genkit import terms
 from genkit.methods import base
 from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
+from genkit.paths import expand
 from genkit.rng import Rng
 from genkit.sampling import Sampler
 
@@ -83,6 +84,7 @@ class Method(base.Method):
         with torch.no_grad():
             x_s = roles["teacher"].ode_step(x_t, t, s, cond, self.config.solver)
             there = roles["student.target"].predict(x_s, s, cond, "x_0")
+            there = torch.where(expand(self.path.sigma(s) > 0, x_s), there, x_s)
         here = roles["student"].predict(x_t, t, cond, "x_0")
         return {"total": terms.consistency(here, there, self.distance, mask).mean()}
 

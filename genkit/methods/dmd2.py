@@ -43,19 +43,24 @@ class Method(base.Method):
             "pairs": 60_000,
             "pair_steps": 8,
         },
+        # The quickstart: within six minutes on two cores. Without guidance the teacher is twice as
+        # fast, and its distance to the data the same. scripts/ship_emoji.sh trains for an hour.
         "emoji-scenes": {
-            "warmup_share": 0.6,
-            "lr": 3e-4,
+            "warmup_share": 0.85,
+            "lr": 1e-3,
+            "fake_lr": 2e-3,
+            "guidance": 1.0,
             "fake_turns": 2,
             "adversarial": 0.0,
-            "max_steps": 2000,
+            "max_steps": 450,
             "batch_size": 64,
             "muon": r"blocks?\.",
             "mixed_precision": "bf16",
-            "pairs": 16_000,
-            "pair_steps": 8,
+            "pairs": 8000,
+            "pair_steps": 6,
             "pair_precision": "bf16",
             "measure_every": 0,
+            "sample_every": 150,
             "evaluate_n": 500,
             "evaluate_seeds": (0,),
         },
@@ -183,13 +188,16 @@ class Method(base.Method):
         cond, mask = data["cond"], data.get("mask")
         with torch.no_grad():
             x_0 = self._generate(roles, cond, data["x_0"].shape, rng)
-        x_t, eps, t = self._noised(x_0, rng, 0.0, 1.0)
-        if not self.config.adversarial:
-            velocity = roles["fake"].predict(x_t, t, cond, "velocity")
-            score = terms.flow_matching(velocity, x_0, eps, self.path, t, mask).mean()
+        # Not from 0: the velocity of a prediction of x_0 divides by sigma.
+        x_t, eps, t = self._noised(x_0, rng, 1e-4, 1.0)
+        if self.config.adversarial:
+            fake_logits, velocity = self._logits(roles, x_t, t, cond)
+        else:
+            fake_logits, velocity = None, roles["fake"].predict(x_t, t, cond, "velocity")
+        kind = roles["fake"].kind
+        score = terms.flow_matching(velocity, x_0, eps, self.path, t, mask, kind).mean()
+        if fake_logits is None:
             return {"total": score, "fake_score": score}
-        fake_logits, velocity = self._logits(roles, x_t, t, cond)
-        score = terms.flow_matching(velocity, x_0, eps, self.path, t, mask).mean()
         real_t, _, real_time = self._noised(data["x_0"], rng, 0.0, 1.0)
         real_logits, _ = self._logits(roles, real_t, real_time, cond)
         head = terms.adversarial_head(real_logits, fake_logits).mean()

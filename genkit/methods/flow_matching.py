@@ -92,10 +92,9 @@ class Method(base.Method):
         x_t = self.path.add_noise(x_0, eps, t)
         student, mask = roles["student"], batch["data"].get("mask")
         velocity = student.predict(x_t, t, cond, "velocity")
-        loss = terms.flow_matching(velocity, x_0, eps, self.path, t, mask)
-        if student.kind == "x_0":
-            sigma = self.path.sigma(t)
-            loss = loss * (sigma / sigma.clamp(min=self.config.floor)) ** 2
+        loss = terms.flow_matching(
+            velocity, x_0, eps, self.path, t, mask, student.kind, self.config.floor
+        )
         return {"total": loss.mean()}
 
     def sampler(self) -> Sampler:

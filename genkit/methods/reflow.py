@@ -81,10 +81,12 @@ class Method(base.Method):
         if moment.stage.name == "distill":
             return {"total": self.one_step(student, pairs).mean()}
         eps, x_0, cond, mask = pairs["eps"], pairs["x_0"], pairs["cond"], pairs.get("mask")
-        t = TIMES[self.config.time](self.path, x_0.shape[:1], rng)
+        # Not 0: the velocity of a prediction of x_0 divides by sigma.
+        t = TIMES[self.config.time](self.path, x_0.shape[:1], rng).clamp(min=1e-4)
         x_t = self.path.add_noise(x_0, eps, t)
         velocity = student.predict(x_t, t, cond, "velocity")
-        return {"total": terms.flow_matching(velocity, x_0, eps, self.path, t, mask).mean()}
+        loss = terms.flow_matching(velocity, x_0, eps, self.path, t, mask, student.kind)
+        return {"total": loss.mean()}
 
     def sampler(self) -> Sampler:
         return Sampler(steps=self.config.steps)

@@ -7,7 +7,7 @@ from diffusers import DiTTransformer2DModel
 from torch import nn
 
 from genkit.denoisers.analytic import Gaussian
-from genkit.denoisers.base import Guided, NetworkDenoiser
+from genkit.denoisers.base import Denoiser, Guided, NetworkDenoiser
 from genkit.paths import KINDS, RectifiedFlow, expand
 from genkit.sampling import Sampler
 from genkit.schedulers.consistency import ConsistencyScheduler
@@ -311,6 +311,21 @@ def test_ode_steps_converge_to_the_flow_map(path, solver, order):
             y = exact.ode_step(y, t.expand(64), s.expand(64), {}, solver)
         errors.append((y - want).abs().mean())
     assert abs(torch.log2(errors[0] / errors[1]).item() - order) < 0.25
+
+
+def test_the_last_step_of_an_x_0_prediction_is_euler_s():
+    """Its velocity at sigma = 0 is 0 / 0; a step that ends before is Heun's."""
+
+    class Constant(Denoiser):
+        def raw(self, x_t, timestep, cond, s=None):
+            return 0.3 + 0.1 * x_t
+
+    x, t, s = doubles(3, 2), torch.full((3,), 0.2).double(), torch.tensor([0.0, 0.0, 0.1]).double()
+    for kind in ("x_0", "velocity"):
+        denoiser = Constant(RectifiedFlow(), kind)
+        heun, euler = (denoiser.ode_step(x, t, s, {}, solver) for solver in ("heun", "euler"))
+        same = [torch.equal(a, b) for a, b in zip(heun, euler, strict=True)]
+        assert heun.isfinite().all() and same == [kind == "x_0"] * 2 + [False]
 
 
 def test_ode_step_refuses_an_unknown_solver():

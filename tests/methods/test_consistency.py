@@ -49,6 +49,18 @@ def test_loss_at_the_exact_map_falls_with_the_solver_s_order(learned, path, solv
     assert torch.log2(losses[0] / losses[1]) > least
 
 
+def test_the_target_at_sigma_0_is_x_whatever_the_network(path, learned, teacher):
+    """With one interval every target is the end of the teacher's step."""
+    method = Method(Method.Config(solver="euler", first_intervals=1, last_intervals=1), path, (1,))
+    data = {"data": {"x_0": 1.3 + 0.5 * Rng(0).normal((64, 1), torch.float64), "cond": {}}}
+    student, losses = learned(path, "consistency"), []
+    for mean in (0.0, 9.0):
+        roles = Roles(teacher=teacher, student=student)
+        roles["student.target"] = learned(path, "posterior", mean, 0.0)
+        losses.append(method.loss(roles, data, Moment(method.stages()[0], 0, 1), Rng(2))["total"])
+    assert losses[0] == losses[1] > 0
+
+
 def test_intervals_double_over_the_stage():
     method = Method(Method.Config(first_intervals=8, last_intervals=64), RectifiedFlow(), (1,))
     stage = method.stages()[0]

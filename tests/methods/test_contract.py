@@ -1,6 +1,7 @@
 """What every method file must keep, found in the tree, so that a new method is tested at once."""
 
 import importlib.util
+import json
 import pathlib
 
 import pytest
@@ -26,10 +27,34 @@ def method_class(name):
     return importlib.import_module(f"genkit.methods.{name}").Method
 
 
-def network():
+def network(kind="velocity"):
     built = MLPDenoiser(width=16, depth=3)
     torch.nn.init.normal_(built.leave.weight, std=0.1)
-    return NetworkDenoiser(built, network_call(built), RectifiedFlow(), "velocity", 1000.0)
+    return NetworkDenoiser(built, network_call(built), RectifiedFlow(), kind, 1000.0)
+
+
+def trained(method, out, kind, **config):
+    """(the Trainer's result, teacher or None, the student) of four steps on random data."""
+    from genkit.hub import make_scheduler
+    from genkit.training.config import TrainerConfig
+    from genkit.training.trainer import Trainer
+
+    method.scheduler = make_scheduler(method.sampler(), method.path, kind, 1000.0)
+    x_0, cond = torch.randn(64, 1, 8, 8), {"label": torch.arange(64) % 10}
+    pairs = TensorStream({"eps": torch.randn_like(x_0), "x_0": x_0, "cond": cond})
+    delivered = {}
+    teacher = network(kind) if method.has_teacher else None
+    trainer = Trainer(
+        method,
+        out,
+        TrainerConfig(**({"max_steps": 4, "batch_size": 8} | config)),
+        streams={"data": TensorStream({"x_0": x_0, "cond": cond})},
+        network=lambda: network(kind),
+        teacher=teacher,
+        make_pairs=lambda teacher, stage, number: pairs,
+        export=lambda parts, out: delivered.update(parts),
+    )
+    return trainer.run(), teacher, delivered["network"]
 
 
 @pytest.fixture
@@ -66,30 +91,9 @@ class TestMethod:
         assert method.sampler().steps >= 1
 
     def test_trains_through_the_trainer_and_samples(self, name, make, tmp_path):
-        from genkit.hub import make_scheduler
-        from genkit.training.config import TrainerConfig
-        from genkit.training.trainer import Trainer
-
         method = make(name)
-        method.scheduler = make_scheduler(method.sampler(), method.path, "velocity", 1000.0)
-        x_0, cond = torch.randn(64, 1, 8, 8), {"label": torch.arange(64) % 10}
-        pairs = TensorStream({"eps": torch.randn_like(x_0), "x_0": x_0, "cond": cond})
-        config = TrainerConfig(max_steps=4, batch_size=8)
-        delivered = {}
-        teacher = network() if method.has_teacher else None
-        trainer = Trainer(
-            method,
-            tmp_path / "run",
-            config,
-            streams={"data": TensorStream({"x_0": x_0, "cond": cond})},
-            network=network,
-            teacher=teacher,
-            make_pairs=lambda teacher, stage, number: pairs,
-            export=lambda parts, out: delivered.update(parts),
-        )
-        result = trainer.run()
+        result, teacher, student = trained(method, tmp_path / "run", "velocity")
         assert result.finished and result.steps == 4
-        student = delivered["network"]
         assert all(p.isfinite().all() for p in student.parameters())
         noise = torch.randn(2, 1, 8, 8)
         label = {"label": torch.tensor([1, 2])}
@@ -99,6 +103,14 @@ class TestMethod:
             changed = [not torch.equal(before[key], after[key]) for key in before]
             assert any(changed), "the student is still the teacher"
             assert all(p.grad is None for p in teacher.parameters())
+
+    def test_no_few_samples_are_the_whole_loss(self, name, make, tmp_path):
+        """A network that predicts x_0 gives a velocity that divides by sigma, which is near 0 for
+        some of many samples: their loss must not drown that of the others."""
+        trained(make(name), tmp_path / "run", "x_0", batch_size=4096, log_every=1)
+        rows = map(json.loads, (tmp_path / "run" / "log.jsonl").read_text().splitlines())
+        totals = [row[key] for row in rows for key in row if key.endswith("/total")]
+        assert len(totals) >= 4 and max(totals) < 500
 
 
 def test_the_table_of_methods_is_what_the_files_say():
