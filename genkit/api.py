@@ -36,7 +36,7 @@ from genkit.training.trainer import Trainer
 
 __all__ = ["distill", "evaluate", "finished", "read_config", "train"]
 
-QUICKSTART = {"teacher": "digits-teacher", "method": "dmd2", "out": "runs/quickstart"}
+QUICKSTART = {"teacher": "emoji-teacher", "method": "dmd2", "out": "runs/quickstart"}
 
 
 def train(

@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 @dataclass
 class Settings:
-    student: str = "digits-onestep"
+    student: str = "emoji-onestep"
     """A shipped name, a folder, or a hub id."""
     teacher: str | None = None
     """Its teacher; by default the one its record names."""

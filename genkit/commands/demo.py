@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from genkit.commands.flags import parse
 
-STUDENT = "digits-onestep"  # the shipped student that is shown when none is named
+STUDENT = "emoji-onestep"  # the shipped student that is shown when none is named
 GRADIO = 6  # the oldest major version that the page is written for
 
 

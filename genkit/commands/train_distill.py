@@ -1,6 +1,6 @@
 """Distil a teacher into a few-step student: genkit train-distill [METHOD] [options].
 
-Without arguments it runs the embedded default: dmd2 of digits-teacher into runs/quickstart.
+Without arguments it runs the embedded default: dmd2 of emoji-teacher into runs/quickstart.
 Every setting of METHOD, of the trainer and of the run is a flag.
 """
 
@@ -18,7 +18,7 @@ from genkit.commands import running
 class Distill:
     method: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="METHOD")] = "dmd2"
     """The method's name; genkit list methods shows them. Its settings are flags below."""
-    teacher: str = "digits-teacher"
+    teacher: str = "emoji-teacher"
     """A shipped name (genkit list pipelines), a folder, or a hub id."""
     data: str | None = None
     """A data set (genkit list data); by default what the teacher was trained on."""

@@ -178,7 +178,7 @@ def test_the_command_serves_until_interrupted(gradio):
         found = re.search(r"http://127\.0\.0\.1:\d+/", line)
         assert found, line + served.stderr.read()
         page = urllib.request.urlopen(found[0], timeout=20).read().decode()
-        assert "digits-onestep" in page and "digits-teacher" in page
+        assert "emoji-onestep" in page and "emoji-teacher" in page
         assert "fonts.googleapis" not in page
     finally:
         served.send_signal(signal.SIGINT)

@@ -12,7 +12,7 @@ from genkit.modalities import modality
 
 HOME = pathlib.Path(genkit_pipelines.__file__).parent / "pretrained"
 NAMES = sorted(folder.name for folder in HOME.iterdir() if folder.is_dir())
-SHIPPED = {"digits-teacher", "digits-onestep", "emoji-teacher"}
+SHIPPED = {"digits-teacher", "digits-onestep", "emoji-teacher", "emoji-onestep"}
 # Steps of the row that is made again, where the default ones would take minutes.
 STEPS = {"emoji-teacher": 8}
 # What a pipeline must do whatever its file says: the figure, and its least value.
