@@ -2,11 +2,12 @@
 
 Yin et al. 2024 (arXiv 2405.14867), after DMD (arXiv 2311.18828). The student's samples are pushed
 along D_teacher - D_fake; the fake score follows the student with several turns to the student's
-one; a head on the fake network's features tells noised data from noised samples. With several
-steps the student trains on inputs of its own sampler. Faithful but for: a regression on teacher
-pairs as the first stage (the one-step student of a teacher asked at pure noise begins at the data
-mean; the paper does so for SDXL only); logits at random t of the path's clock; and the gradient's
-normaliser may be taken over the batch, which low dimensions need.
+one; a head on the fake network's features tells noised data from noised samples. With several steps
+the student trains on inputs of its own sampler. Faithful but for: a regression on teacher pairs as
+the first stage (the one-step student of a teacher asked at pure noise begins at the data mean; the
+paper does so for SDXL only), which may be kept while matching, as DMD did; logits at random t of
+the path's clock; and the gradient's normaliser may be taken over the batch, which low dimensions
+need.
 """
 
 from __future__ import annotations
@@ -89,6 +90,9 @@ class Method(base.Method):
         """Least u of the path's clock at which distributions are compared."""
         high: float = 0.98
         """Largest such u."""
+        regression: float = 0.0
+        """Weight of the regression on teacher pairs beside the matching, as in DMD (there 0.25): it
+        keeps shares of modes that matching alone lets drift. Costs a forward and a backward."""
         adversarial: float = 3e-3
         """Weight of the GAN term in the student's loss; 0 leaves the head out."""
         head: float = 1e-2
@@ -157,7 +161,8 @@ class Method(base.Method):
         return self.path.add_noise(x_0, eps, t), eps, t
 
     def _student(self, roles: Roles, batch: Batch, rng: Rng) -> Losses:
-        """Eq. 5 of DMD2 with the gradient of DMD's eq. 7, and softplus(-d(fake))."""
+        """Eq. 5 of DMD2 with the gradient of DMD's eq. 7, DMD's regression (its eq. 9), and
+        softplus(-d(fake))."""
         data = batch["data"]
         cond, mask = data["cond"], data.get("mask")
         x_0 = self._generate(roles, cond, data["x_0"].shape, rng)
@@ -168,13 +173,17 @@ class Method(base.Method):
         matching = terms.distribution_matching(
             x_0, teacher, fake, mask=mask, over=self.config.normaliser
         ).mean()
-        if not self.config.adversarial:
-            return {"total": matching, "matching": matching}
-        x_t, _, t = self._noised(x_0, rng, 0.0, 1.0)
-        logits = self._logits(roles, x_t, t, cond)[0]
-        adversarial = terms.adversarial_student(logits).mean()
-        total = matching + self.config.adversarial * adversarial
-        return {"total": total, "matching": matching, "adversarial": adversarial}
+        losses = {"total": matching, "matching": matching}
+        if self.config.regression:
+            losses["regression"] = self.one_step(roles["student"], batch["pairs"]).mean()
+            losses["total"] = losses["total"] + self.config.regression * losses["regression"]
+        if self.config.adversarial:
+            x_t, _, t = self._noised(x_0, rng, 0.0, 1.0)
+            losses["adversarial"] = terms.adversarial_student(
+                self._logits(roles, x_t, t, cond)[0]
+            ).mean()
+            losses["total"] = losses["total"] + self.config.adversarial * losses["adversarial"]
+        return losses
 
     def _logits(self, roles: Roles, x_t: Tensor, t: Tensor, cond: Mapping[str, Tensor]):
         """(logits, the fake network's velocity), from one forward."""

@@ -1,8 +1,10 @@
 """DMD2 on a Gaussian: with a learned fake score the student finds (1.3, 0.5) (card 8)."""
 
+import pytest
 import torch
 
 from genkit import terms
+from genkit.hub import make_scheduler
 from genkit.methods.base import Moment, Roles
 from genkit.methods.dmd2 import Method, middle_block
 from genkit.rng import Rng
@@ -43,9 +45,26 @@ def test_warm_up_is_a_regression_on_pairs(fit, learned, error, path):
     assert error(fit(method, student, stage=0)) < 0.01
 
 
+def test_the_regression_may_be_kept_while_matching(learned, path, teacher):
+    """Its gradient alone is left where student and fake are the teacher; it moves nothing else."""
+    config = Method.Config(adversarial=0.0, regression=0.25)
+    method = Method(config, path, (1,))
+    method.scheduler = make_scheduler(method.sampler(), path, "x_0", 1000.0)
+    student, fake = learned(path, "consistency", 1.3, 0.5), learned(path, "posterior", 1.3, 0.5)
+    eps = Rng(1).normal((64, 1), torch.float64)
+    batch = {"data": {"x_0": torch.zeros(64, 1).double(), "cond": {}}}
+    batch["pairs"] = {"eps": eps, "x_0": 2.3 + 0.5 * eps, "cond": {}}
+    roles, match = Roles(teacher=teacher, student=student, fake=fake), method.stages()[1]
+    roles.turn = ("student",)
+    losses = method.loss(roles, batch, Moment(match, 0, 1), Rng(0))
+    assert losses["regression"].item() == pytest.approx(1.0)
+    assert losses["total"] == losses["matching"] + 0.25 * losses["regression"]
+    losses["total"].backward()
+    assert student.mean.grad.item() == pytest.approx(0.25 * -2, abs=1e-6)
+
+
 def test_several_steps_train_on_the_student_s_own_inputs(learned, path, teacher):
     """Backward simulation: with 2 steps some batches come from the second evaluation."""
-    from genkit.hub import make_scheduler
 
     method = Method(Method.Config(**PLAIN, steps=2), path, (1,))
     method.scheduler = make_scheduler(method.sampler(), path, "x_0", 1000.0)
