@@ -47,7 +47,9 @@ def library() -> tuple[ctypes.CDLL | None, str]:
 def find_compiler() -> str | None:
     """The C++ compiler's path: $CXX, or the first of the usual names."""
     asked = os.environ.get("CXX")
-    return next(filter(None, map(shutil.which, [asked] if asked else ["c++", "g++", "clang++"])), None)
+    return next(
+        filter(None, map(shutil.which, [asked] if asked else ["c++", "g++", "clang++"])), None
+    )
 
 
 def cache_folder() -> Path:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from genkit_kernels import dense
-from genkit_kernels.problem import Problem, empty_lse
+from genkit_kernels.problem import Problem, empty_like, empty_lse
 
 PIECE = 1 << 21  # elements of gathered keys and values that are held at once
 
@@ -45,7 +45,7 @@ class Call:
 
 def forward(problem: Problem, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """(o, lse), both in token order; padding gives 0 and -inf."""
-    o, lse = torch.empty_like(q), empty_lse(q)
+    o, lse = empty_like(q), empty_lse(q)
     for rows, lens in same_lens(problem, q):
         places = Places(problem, lens)
         qs, ks, vs = (places.take(x[rows]) for x in (q, k, v))
@@ -65,7 +65,7 @@ def backward(
     problem: Problem, do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(dq, dk, dv) in token order."""
-    dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
+    dq, dk, dv = (empty_like(x) for x in (q, k, v))
     for rows, lens in same_lens(problem, q):
         places = Places(problem, lens)
         given = [places.take(x[rows]) for x in (do, q, o)]
@@ -98,7 +98,7 @@ def tangent(
     tv: Tensor,
 ) -> Tensor:
     """The tangent of o in token order, from `forward`'s results."""
-    t_o = torch.empty_like(q)
+    t_o = empty_like(q)
     for rows, lens in same_lens(problem, q):
         places = Places(problem, lens)
         of_queries = [places.take(x[rows]) for x in (q, o, tq)]

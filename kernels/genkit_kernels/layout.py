@@ -39,7 +39,9 @@ class GroupLayout:
         if len(self.grid) not in (2, 3) or min(self.grid) < 1:
             raise ValueError(f"grid is {self.grid}; give two or three positive sizes")
         if len(self.group) != len(self.grid) or min(self.group) < 1:
-            raise ValueError(f"group is {self.group}; give one positive size per axis of {self.grid}")
+            raise ValueError(
+                f"group is {self.group}; give one positive size per axis of {self.grid}"
+            )
         if any(g > n for g, n in zip(self.group, self.grid, strict=True)):
             raise ValueError(f"group {self.group} is larger than the grid {self.grid}")
         if self.text_side not in ("first", "last", "none"):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from genkit_kernels import building
-from genkit_kernels.problem import Problem, empty_lse
+from genkit_kernels.problem import Problem, empty_like, empty_lse
 
 DTYPES = (torch.float32, torch.bfloat16)
 HEAD_DIMS = range(16, 257, 16)
@@ -101,7 +101,7 @@ def forward_tangent(
 def blank(problem: Problem, x: Tensor) -> Tensor:
     """Memory like x for what is written in every valid token: 0 where there are others."""
     valid = int(problem.lens.sum(1).min()) if problem.lens.numel() else 0
-    return torch.empty_like(x) if valid == x.shape[2] else torch.zeros_like(x)
+    return empty_like(x) if valid == x.shape[2] else empty_like(x).zero_()
 
 
 def launch(name: str, problem: Problem, lse: Tensor, **tensors: Tensor) -> None:
@@ -115,9 +115,7 @@ def launch(name: str, problem: Problem, lse: Tensor, **tensors: Tensor) -> None:
         key: x if x.stride(-1) == 1 or key in outputs else x.contiguous()
         for key, x in tensors.items()
     }
-    lists = [
-        x.contiguous() for x in (problem.order, problem.lens, problem.offsets, problem.blocks)
-    ]
+    lists = [x.contiguous() for x in (problem.order, problem.lens, problem.offsets, problem.blocks)]
     lse = lse.contiguous()
     batch, heads, tokens, dim = q.shape
     given = NativeProblem(

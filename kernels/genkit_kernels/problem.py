@@ -37,3 +37,8 @@ class Problem:
 def empty_lse(q: Tensor) -> Tensor:
     """An empty log-sum-exp (batch, heads, tokens) for q (batch, heads, tokens, head dim)."""
     return q.new_empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32))
+
+
+def empty_like(x: Tensor) -> Tensor:
+    """Memory of x's shape, and of its strides where the last dimension is dense."""
+    return torch.empty_like(x) if x.stride(-1) == 1 else x.new_empty(x.shape)

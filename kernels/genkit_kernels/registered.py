@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genkit_kernels.problem import Problem, empty_lse
+from genkit_kernels.problem import Problem, empty_like, empty_lse
 from genkit_kernels.resolve import implementation_named
 
 Lists = tuple[Tensor, Tensor, Tensor, Tensor]  # order, lens, offsets, blocks
@@ -98,22 +98,59 @@ def attend_with_tangent(
 
 @attend.register_fake
 def _(q: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(q), empty_lse(q)
+    return empty_like(q), empty_lse(q)
 
 
 @attend_backward.register_fake
 def _(do: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    return empty_like(q), empty_like(k), empty_like(v)
 
 
 @attend_tangent.register_fake
 def _(q: Tensor, *_: Any) -> Tensor:
-    return torch.empty_like(q)
+    return empty_like(q)
 
 
 @attend_with_tangent.register_fake
 def _(q: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(q), torch.empty_like(q), empty_lse(q)
+    return empty_like(q), empty_like(q), empty_lse(q)
+
+
+class AttendBackward(torch.autograd.Function):
+    """`attend_backward`, which has no derivative of its own."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return attend_backward(*inputs[:6], *inputs[6], *inputs[7:])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError(
+            "sparse attention has no second derivatives; use('reference') has, at small sizes"
+        )
+
+
+class AttendTangent(torch.autograd.Function):
+    """`attend_tangent`, which has no derivative of its own."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> Tensor:
+        return attend_tangent(*inputs[:8], *inputs[8], *inputs[9:])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError(
+            "the tangent of sparse attention has no gradient; detach it, or use('reference') at "
+            "small sizes"
+        )
 
 
 class Attend(torch.autograd.Function):
@@ -134,7 +171,7 @@ class Attend(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        given = attend_backward(grads[0], *ctx.saved_tensors, *ctx.lists, ctx.scale, ctx.name)
+        given = AttendBackward.apply(grads[0], *ctx.saved_tensors, ctx.lists, ctx.scale, ctx.name)
         return *given, None, None, None
 
     @staticmethod
@@ -142,7 +179,8 @@ class Attend(torch.autograd.Function):
         q, k, v, o, lse = ctx.saved_tensors
         given = zip(tangents[:3], (q, k, v), strict=True)
         moved = [torch.zeros_like(x) if t is None else t for t, x in given]
-        return attend_tangent(q, k, v, o, lse, *moved, *ctx.lists, ctx.scale, ctx.name), None
+        inputs = (q, k, v, o, lse, *moved, ctx.lists, ctx.scale, ctx.name)
+        return AttendTangent.apply(*inputs), None
 
 
 class AttendWithTangent(torch.autograd.Function):
@@ -171,5 +209,5 @@ class AttendWithTangent(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        given = attend_backward(grads[0], *ctx.saved_tensors, *ctx.lists, ctx.scale, ctx.name)
+        given = AttendBackward.apply(grads[0], *ctx.saved_tensors, ctx.lists, ctx.scale, ctx.name)
         return *given, None, None, None, None

@@ -23,7 +23,9 @@ def layouts(draw):
     grid = draw(st.lists(st.integers(1, 6), min_size=2, max_size=3))
     group = [draw(st.integers(1, min(n, 4))) for n in grid]
     text_len = draw(st.integers(0, 20))
-    return GroupLayout(tuple(grid), tuple(group), text_len, draw(st.sampled_from(["first", "last"])))
+    return GroupLayout(
+        tuple(grid), tuple(group), text_len, draw(st.sampled_from(["first", "last"]))
+    )
 
 
 def implementation(name, dtype=torch.float32, head_dim=16):

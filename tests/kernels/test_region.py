@@ -99,5 +99,7 @@ def test_a_query_without_keys_is_an_error():
         def pairs(self, counts):
             return torch.tensor([1, 2])
 
-    with pytest.raises(ValueError, match=r"region .*Others.* without keys \(3 of \(2, 2\) groups\)"):
+    with pytest.raises(
+        ValueError, match=r"region .*Others.* without keys \(3 of \(2, 2\) groups\)"
+    ):
         compile_region(Others(), GroupLayout((4, 4), (2, 2)))
