@@ -27,7 +27,7 @@ SOURCES = Path(__file__).parent / "cpp"
 FLAGS = (
     "-std=c++20 -O3 -march=native -fPIC -shared -fopenmp -fvisibility=hidden -Wno-psabi"
 ).split()
-ENTRIES = ("genkit_forward", "genkit_backward", "genkit_tangent", "genkit_both")
+ENTRIES = ("forward", "backward", "tangent", "both", "probe")  # genkit_forward, ...
 
 
 @cache
@@ -40,8 +40,8 @@ def library() -> tuple[ctypes.CDLL | None, str]:
         return None, "no C++ compiler was found (set CXX, or install g++ or clang++)"
     try:
         return opened(build(compiler)), ""
-    except (OSError, subprocess.SubprocessError, AttributeError, RuntimeError) as error:
-        return None, f"the compiled kernel could not be built or run: {first_line(error)}"
+    except (OSError, subprocess.SubprocessError, AttributeError) as error:
+        return None, f"the compiled kernel could not be built or opened: {first_line(error)}"
 
 
 def find_compiler() -> str | None:
@@ -98,16 +98,22 @@ def cpuinfo() -> list[str]:
 
 
 def opened(file: Path) -> ctypes.CDLL:
-    """The library, tried on this processor. RuntimeError where torch's products do not run."""
+    """The library. OSError or AttributeError where it is not ours."""
     found = ctypes.CDLL(str(file))
-    for entry in (*ENTRIES, "genkit_probe"):
-        getattr(found, entry).restype = ctypes.c_char_p
     for entry in ENTRIES:
-        getattr(found, entry).argtypes = [ctypes.c_void_p, ctypes.c_int]
-    error = found.genkit_probe()
-    if error:
-        raise RuntimeError(error.decode())
+        function = getattr(found, f"genkit_{entry}")
+        function.restype, function.argtypes = ctypes.c_char_p, [ctypes.c_void_p, ctypes.c_int]
     return found
+
+
+@cache
+def refusal(dtype: torch.dtype) -> str:
+    """Why the library does not run float32 or bfloat16 on this machine, or nothing."""
+    found, why = library()
+    if found is None:
+        return why
+    error = found.genkit_probe(None, int(dtype == torch.bfloat16))
+    return f"torch's products of {dtype} do not run here: {error.decode()}" if error else ""
 
 
 def first_line(error: Exception) -> str:

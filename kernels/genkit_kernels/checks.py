@@ -1,4 +1,4 @@
-"""What the public functions accept; anything else is one ValueError with the argument and shapes."""
+"""What the public functions accept; else one ValueError with the argument and the shapes."""
 
 from __future__ import annotations
 
@@ -102,6 +102,11 @@ def lists(offsets: Tensor, blocks: Tensor, n: int) -> None:
     if blocks.min() < 0 or blocks.max() >= n:
         raise ValueError(
             f"blocks goes from {int(blocks.min())} to {int(blocks.max())}; ids are 0 to {n - 1}"
+        )
+    rows = torch.arange(n, device=blocks.device).repeat_interleave(offsets.diff())
+    if (rows * n + blocks).unique().numel() < blocks.numel():
+        raise ValueError(
+            f"blocks {tuple(blocks.shape)} names a block twice for one query block; once is enough"
         )
 
 

@@ -53,7 +53,7 @@ def refusal(device: str, dtype: torch.dtype, head_dim: int) -> str:
         return f"the compiled kernel takes float32 and bfloat16, not {dtype}"
     if head_dim not in HEAD_DIMS:
         return f"the compiled kernel takes head dims 16, 32, ... 256, not {head_dim}"
-    return building.library()[1]
+    return building.refusal(dtype)
 
 
 def forward(problem: Problem, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -92,7 +92,7 @@ class Union(Region):
 
 
 def surround(radius: int | Sequence[int] = 1, border: Border = "clamp") -> Region:
-    """The query's group and `radius` groups to each side of it, per axis where radius is several."""
+    """The query's group and `radius` groups to each side of it; one radius, or one per axis."""
     radii = (radius,) if isinstance(radius, int) else tuple(radius)
     if not radii or min(radii) < 0:
         raise ValueError(f"radius is {radius}; give 0 or more groups")

@@ -37,7 +37,7 @@ def use(name: str) -> Iterator[None]:
 
 
 def resolve(q: torch.Tensor) -> str:
-    """The implementation for tensors like q (..., head dim): what `use` asks for, else the fastest."""
+    """The implementation for tensors like q (..., head dim): as `use` asks, or the fastest."""
     asked = _asked.get()
     if asked in ("torch", "reference"):
         return asked

@@ -33,7 +33,7 @@ def test_a_compiler_that_fails_is_one_sentence(fresh, monkeypatch):
     monkeypatch.setattr(building.subprocess, "run", fail)
     assert building.library() == (
         None,
-        "the compiled kernel could not be built or run: x.h:1: error: bad",
+        "the compiled kernel could not be built or opened: x.h:1: error: bad",
     )
     assert not list(fresh.iterdir())
 

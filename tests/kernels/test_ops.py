@@ -270,6 +270,7 @@ def test_other_bad_arguments_are_named():
         ({"offsets": [0, 1, 2]}, "offsets is"),
         ({"offsets": [0, 1, 2, 4]}, "offsets goes"),
         ({"blocks": [0, 1, 3]}, "blocks goes"),
+        ({"offsets": [0, 2, 3, 4], "blocks": [0, 0, 1, 2]}, "blocks .* twice"),
         ({"lens": [4, 4, 5]}, "lens goes"),
         ({"lens": [4, 4]}, "lens is"),
         ({"lens": [[4, 4, 4], [4, 4, 4], [4, 4, 4]]}, "lens is"),

@@ -12,7 +12,7 @@ namespace genkit {
 enum class Mode { forward, tangent, both };
 
 #ifndef GENKIT_QUERY_TILE
-#define GENKIT_QUERY_TILE 64
+#define GENKIT_QUERY_TILE 128
 #endif
 #ifndef GENKIT_KEY_TILE
 #define GENKIT_KEY_TILE 256
@@ -105,7 +105,7 @@ class Attend {
     } else {
       const float* lse = p_.lse + (at.b * p_.heads + at.h) * p_.tokens;
       for (int64_t i = 0; i < rows; ++i)
-        my.top.at()[i] = i < valid ? lse[p_.order[slot + i]] * kLog2E : 0.0f;
+        my.top.at()[i] = i < valid ? base_2<kExact>(lse[p_.order[slot + i]]) : 0.0f;
     }
   }
 
@@ -132,8 +132,8 @@ class Attend {
   // Raise the running maximum of row i to that of its new logits.
   void rescale(int64_t i, int64_t n, Scratch<T>& my) {
     const float* s = my.s.at(i * keys_.width);
-    Floats most = load(s);
-    for (int64_t j = kLanes; j < n; j += kLanes) most = larger(load(s + j), most);
+    Floats most = all(-kInfinity);
+    for (int64_t j = 0; j < n; j += kLanes) most = larger(load(s + j), most);
     float &top = my.top.at()[i], now = std::max(top, largest(most) * scaled_);
     if (now == top) return;
     float factor = std::exp2(top - now);
@@ -156,7 +156,8 @@ class Attend {
     const float scaled = scaled_, scale = static_cast<float>(p_.scale);
     Floats total = all(0), moved = all(0);
     for (int64_t j = 0; j < n; j += kLanes) {
-      Floats x = exp2<kExact>(load(s + j) * scaled - top);
+      Floats x = kForward ? exp2<kExact>(load(s + j) * scaled - top)
+                          : probability<kExact>(load(s + j), top, scale);
       total += x;
       store(p + j, x);
       if constexpr (kTangent) {
@@ -184,7 +185,7 @@ class Attend {
       for (int64_t d = 0; d < dim_; d += kLanes)
         store(o + d, load(my.o.at(i * dim_ + d)) * part);
       p_.lse[(at.b * p_.heads + at.h) * p_.tokens + token] =
-          (my.top.at()[i] + std::log2(my.sum.at()[i])) * kLn2;
+          static_cast<float>(my.top.at()[i] * M_LN2 + std::log(double(my.sum.at()[i])));
     }
   }
 

@@ -35,7 +35,7 @@ class Backward {
  public:
   explicit Backward(const Problem& p)
       : p_(p), queries_(p, GENKIT_BACKWARD_TILE, 16), keys_(p, 256, 32), dim_(p.dim),
-        slots_(queries_.count() * queries_.width), scaled_(static_cast<float>(p.scale) * kLog2E) {
+        slots_(queries_.count() * queries_.width), scale_(static_cast<float>(p.scale)) {
     turn_lists();
   }
 
@@ -115,7 +115,7 @@ class Backward {
       for (int64_t d = 0; d < dim_; d += kLanes)
         total += load(o + d) * load(my.rows.at(i * dim_ + d));
       my.delta.at(tile * width)[i] = sum(total);
-      my.lse.at(tile * width)[i] = lse[token] * kLog2E;
+      my.lse.at(tile * width)[i] = base_2<kExact>(lse[token]);
     }
   }
 
@@ -137,7 +137,7 @@ class Backward {
       T* dk = row<T>(p_.dk, at.b, at.h, p_.order[slot + i]);
       T* dv = row<T>(p_.dv, at.b, at.h, p_.order[slot + i]);
       for (int64_t d = 0; d < dim_; d += kLanes) {
-        store(dk + d, load(my.dk.at(i * dim_ + d)) * static_cast<float>(p_.scale));
+        store(dk + d, load(my.dk.at(i * dim_ + d)) * scale_);
         store(dv + d, load(my.dv.at(i * dim_ + d)));
       }
     }
@@ -162,7 +162,7 @@ class Backward {
       Floats ds[2];
       for (int64_t k = 0; k < 2; ++k) {
         int64_t place = (j + k) * m + i;
-        Floats p = exp2<kExact>(load(my.s.at(place)) * scaled_ - load(lse + i));
+        Floats p = probability<kExact>(load(my.s.at(place)), load(lse + i), scale_);
         ds[k] = p * (load(my.dp.at(place)) - load(delta + i));
         if (j + k >= valid) p = ds[k] = all(0);
         store(my.p.at(place), p);
@@ -178,14 +178,14 @@ class Backward {
     for (int64_t i = 0; i < valid; ++i) {
       T* to = row<T>(p_.dq, at.b, at.h, p_.order[queries_.first_slot(tile) + i]);
       for (int64_t d = 0; d < dim_; ++d)
-        to[d] = static_cast<T>(dq[d * m + i] * static_cast<float>(p_.scale));
+        to[d] = static_cast<T>(dq[d * m + i] * scale_);
     }
   }
 
   const Problem& p_;
   Tiles queries_, keys_;
   int64_t dim_, slots_;
-  float scaled_;
+  float scale_;
   std::vector<int64_t> begins_, seen_by_;
 };
 

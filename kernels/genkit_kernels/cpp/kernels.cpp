@@ -56,13 +56,18 @@ EXPORT genkit_backward(const Problem* p, int bfloat16) {
   });
 }
 
-// Whether torch's matrix products run on this processor.
-EXPORT genkit_probe() {
-  return guarded([] {
-    alignas(64) BFloat16 x[32 * 32] = {};
-    alignas(64) float y[32 * 32] = {}, z[32 * 32];
-    product(32, 32, 32, 32, 32, 32, false, x, x, z);
-    product(32, 32, 32, 32, 32, 32, false, y, y, z);
+// Whether torch's matrix products of this type run on this processor.
+EXPORT genkit_probe(const Problem*, int bfloat16) {
+  return guarded([&] {
+    alignas(64) float c[32 * 32];
+    auto probe = [&](auto zero) {
+      alignas(64) decltype(zero) x[32 * 32] = {};
+      product(32, 32, 32, 32, 32, 32, false, x, x, c);
+    };
+    if (bfloat16)
+      probe(BFloat16());
+    else
+      probe(float());
     at::native::cpublas::brgemm_release();
   });
 }

@@ -17,6 +17,7 @@ namespace genkit {
 using c10::BFloat16;
 
 constexpr int kLanes = 16;
+constexpr float kLog2E = 1.4426950408889634f;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 typedef float Floats __attribute__((vector_size(64)));
@@ -46,16 +47,24 @@ inline Floats larger(Floats a, Floats b) {
 }
 
 inline float sum(Floats x) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps((__m512)x);
+#else
   float total = 0;
   for (int i = 0; i < kLanes; ++i) total += x[i];
   return total;
+#endif
 }
 
-// NaN is passed over.
+// Of lanes without NaN, as `larger` leaves them.
 inline float largest(Floats x) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps((__m512)x);
+#else
   float top = -kInfinity;
   for (int i = 0; i < kLanes; ++i) top = x[i] > top ? x[i] : top;
   return top;
+#endif
 }
 
 // 2^x for |x| <= 1/2, minimax: relative error 7.5e-5 where bfloat16 rounds it, else 2e-9.
@@ -91,6 +100,19 @@ inline Floats exp2(Floats x) {
   power = x < all(-126.0f) ? all(0.0f) : power;
   return x == x ? power : x;
 #endif
+}
+
+// exp(scale s - lse) for a logit s. Float32 takes the small difference before it goes to base 2;
+// bfloat16 saves the product: there lse is in base 2 already, as `base_2` leaves it.
+template <bool exact>
+inline Floats probability(Floats s, Floats lse, float scale) {
+  if constexpr (exact) return exp2<true>((s * scale - lse) * kLog2E);
+  return exp2<false>(s * (scale * kLog2E) - lse);
+}
+
+template <bool exact>
+inline float base_2(float lse) {
+  return exact ? lse : lse * kLog2E;
 }
 
 // ---- bfloat16 -------------------------------------------------------------------------------

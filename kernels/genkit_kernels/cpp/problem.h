@@ -105,7 +105,4 @@ void each(int64_t n, const F& f) {
   });
 }
 
-constexpr float kLog2E = 1.4426950408889634f;
-constexpr float kLn2 = 0.6931471805599453f;
-
 }  // namespace genkit
