@@ -26,7 +26,7 @@ def grouped_attention(
     """As `ops.grouped_attention`."""
     scale = checks.grouped(q, k, v, layout, scale)
     mask = token_mask(layout, region, layout.lens(key_lens, len(q))).to(q.device)
-    o, lse = masked_attention(*(x.transpose(1, 2) for x in (q, k, v)), mask, scale)
+    o, lse = masked_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask, scale)
     return (o.transpose(1, 2), lse) if return_lse else o.transpose(1, 2)
 
 
@@ -69,8 +69,8 @@ def attention_jvp(
         assert isinstance(o, Tensor)
         return o
 
-    o, t_o = torch.func.jvp(attend, (q, k, v), (tq, tk, tv))
-    return o, t_o.detach()
+    both = torch.func.jvp(attend, (q, k, v), (tq, tk, tv))
+    return both[0], both[1].detach()
 
 
 def slot_mask(seen: Tensor, lens: Tensor, block_size: int) -> Tensor:

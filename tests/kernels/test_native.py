@@ -75,6 +75,20 @@ def test_large_logits_stay_exact():
     assert torch.allclose(lse.double(), expected_lse, rtol=1e-6)
 
 
+def test_padding_stays_out_where_all_logits_are_far_below_zero():
+    """exp(0 - lse) of a padded key would overflow."""
+    implementation("cpp")
+    layout = GroupLayout((5, 5), (4, 4))
+    q, k, v, weight, *t = randoms(layout, 7)
+    q, k = 0.1 * q + 10, 0.1 * k - 10
+    for a in run(layout, (q, k, v, weight, *t)):
+        assert a.isfinite().all()
+    assert (
+        reference.grouped_attention(q, k, v, layout, criss_cross(), None, None, True)[1].max()
+        < -100
+    )
+
+
 def test_operators_keep_their_contract():
     implementation("cpp")
     layout = GroupLayout((3, 4), (2, 2), 3)

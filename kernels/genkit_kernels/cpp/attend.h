@@ -11,6 +11,9 @@ namespace genkit {
 
 enum class Mode { forward, tangent, both };
 
+// Heads packed in at most so many bytes are one thread's work each; larger ones are all threads'.
+constexpr int64_t kSmallHead = 4 << 20;
+
 #ifndef GENKIT_QUERY_TILE
 #define GENKIT_QUERY_TILE 128
 #endif
@@ -21,7 +24,7 @@ enum class Mode { forward, tangent, both };
 // What one thread works on.
 template <typename T>
 struct Scratch {
-  Buffer<T> q, p, w, rows;
+  Buffer<T> q, p, w, rows, k, v;  // k and v: the keys and values of a head, packed
   Buffer<float> s, ts, o, a, top, sum, moved, lse;
 
   Scratch(int64_t queries, int64_t keys, int64_t depth, int64_t dim)
@@ -39,53 +42,69 @@ class Attend {
  public:
   explicit Attend(const Problem& p)
       : p_(p), queries_(p, GENKIT_QUERY_TILE, 16), keys_(p, GENKIT_KEY_TILE, 32), dim_(p.dim),
-        depth_(kTangent ? 2 * dim_ : dim_), k_(keys_.count() * keys_.width * depth_),
-        v_(keys_.count() * keys_.width * depth_),
-        scaled_(static_cast<float>(p.scale) * kLog2E) {
-    for (int i = 0; i < at::get_num_threads(); ++i)
+        depth_(kTangent ? 2 * dim_ : dim_), scaled_(static_cast<float>(p.scale) * kLog2E) {
+    int64_t packed = keys_.count() * keys_.width * depth_;
+    small_ = packed * int64_t(sizeof(T)) <= kSmallHead;
+    for (int i = 0; i < at::get_num_threads(); ++i) {
       scratch_.emplace_back(queries_.width, keys_.width, depth_, dim_);
-  }
-
-  void run() {
-    for (int64_t i = 0; i < p_.batch * p_.heads; ++i) {
-      Head at{i / p_.heads, i % p_.heads};
-      each(keys_.count(), [&](int64_t thread, int64_t tile) { pack(at, tile, scratch_[thread]); });
-      // Text comes last and sees most: begin with it.
-      int64_t tiles = queries_.count();
-      each(tiles, [&](int64_t thread, int64_t tile) {
-        attend(at, tiles - 1 - tile, scratch_[thread]);
-      });
+      if (i && !small_) continue;
+      scratch_[i].k = Buffer<T>(packed);
+      scratch_[i].v = Buffer<T>(packed);
     }
   }
 
+  void run() {
+    int64_t heads = p_.batch * p_.heads, threads = scratch_.size();
+    int64_t whole = small_ ? heads - heads % threads : 0;
+    each(whole, [&](int64_t thread, int64_t i) {
+      Scratch<T>& my = scratch_[thread];
+      Head at{i / p_.heads, i % p_.heads};
+      for (int64_t tile = 0; tile < keys_.count(); ++tile) pack(at, tile, my, my);
+      for (int64_t tile = 0; tile < queries_.count(); ++tile) attend(at, tile, my, my);
+    });
+    for (int64_t i = whole; i < heads; ++i) together({i / p_.heads, i % p_.heads});
+  }
+
  private:
+  // One head by all threads, its keys and values packed in the first one's memory.
+  void together(Head at) {
+    Scratch<T>& first = scratch_[0];
+    each(keys_.count(), [&](int64_t thread, int64_t tile) {
+      pack(at, tile, scratch_[thread], first);
+    });
+    // Text comes last and sees most: begin with it.
+    each(queries_.count(), [&](int64_t thread, int64_t i) {
+      attend(at, queries_.count() - 1 - i, scratch_[thread], first);
+    });
+  }
+
   T* packed(const Buffer<T>& x, int64_t tile) const {
     return x.at(tile * keys_.width * depth_);
   }
 
-  void pack(Head at, int64_t tile, Scratch<T>& my) {
+  void pack(Head at, int64_t tile, Scratch<T>& my, Scratch<T>& to) {
     int64_t valid = keys_.valid(at.b, tile), slot = keys_.first_slot(tile), half = keys_.width * dim_;
     if (!valid) return;
     auto take = [&](const Rows& from) {
       gather<T>(p_, from, at, slot, valid, keys_.width, my.rows.at(), dim_);
       return my.rows.at();
     };
-    pack_columns(take(p_.k), keys_.width, dim_, packed(k_, tile));
-    pack_rows(take(p_.v), keys_.width, dim_, packed(v_, tile));
+    pack_columns(take(p_.k), keys_.width, dim_, packed(to.k, tile));
+    pack_rows(take(p_.v), keys_.width, dim_, packed(to.v, tile));
     if constexpr (kTangent) {
-      pack_columns(take(p_.tk), keys_.width, dim_, packed(k_, tile) + half);
-      pack_rows(take(p_.tv), keys_.width, dim_, packed(v_, tile) + half);
+      pack_columns(take(p_.tk), keys_.width, dim_, packed(to.k, tile) + half);
+      pack_rows(take(p_.tv), keys_.width, dim_, packed(to.v, tile) + half);
     }
   }
 
-  void attend(Head at, int64_t tile, Scratch<T>& my) {
+  void attend(Head at, int64_t tile, Scratch<T>& my, const Scratch<T>& keys) {
     int64_t valid = queries_.valid(at.b, tile), rows = round_up(valid, 16);
     if (!valid) return;
     begin(at, queries_.first_slot(tile), valid, rows, my);
     int64_t block = queries_.block(tile);
     for (int64_t i = p_.offsets[block]; i < p_.offsets[block + 1]; ++i)
       for (int64_t part = 0; part < keys_.per_block; ++part)
-        see(at, p_.ids[i] * keys_.per_block + part, rows, my);
+        see(at, p_.ids[i] * keys_.per_block + part, rows, my, keys);
     for (int64_t i = 0; i < valid; ++i)
       finish(at, p_.order[queries_.first_slot(tile) + i], i, my);
   }
@@ -109,10 +128,10 @@ class Attend {
     }
   }
 
-  void see(Head at, int64_t tile, int64_t rows, Scratch<T>& my) {
+  void see(Head at, int64_t tile, int64_t rows, Scratch<T>& my, const Scratch<T>& keys) {
     int64_t valid = keys_.valid(at.b, tile), n = round_up(valid, 32), width = keys_.width;
     if (!valid) return;
-    const T *k = packed(k_, tile), *v = packed(v_, tile), *tv = v + width * dim_;
+    const T *k = packed(keys.k, tile), *v = packed(keys.v, tile), *tv = v + width * dim_;
     product(rows, n, dim_, depth_, width, width, false, my.q.at(depth_ - dim_), k, my.s.at());
     if constexpr (kTangent)
       product(rows, n, depth_, depth_, width, width, false, my.q.at(), k, my.ts.at());
@@ -192,8 +211,8 @@ class Attend {
   const Problem& p_;
   Tiles queries_, keys_;
   int64_t dim_, depth_;
-  Buffer<T> k_, v_;
   float scaled_;
+  bool small_;
   std::vector<Scratch<T>> scratch_;
 };
 
