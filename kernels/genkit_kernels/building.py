@@ -63,7 +63,7 @@ def build(compiler: str) -> Path:
     file = cache_folder() / f"{key(compiler)}.so"
     if file.is_file():
         return file
-    logger.info("building the CPU kernel once into %s (about ten seconds)", file)
+    logger.warning("building the CPU kernel, once: some ten seconds, into %s", file)
     root = Path(torch.__file__).parent
     abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
     file.parent.mkdir(parents=True, exist_ok=True)
