@@ -1,5 +1,18 @@
-"""Kernels: functions with a slow reference of the same signature beside them.
+"""Sparse attention over groups of tokens, each kernel with a slow reference beside it."""
 
-This package is empty for now. Sparse attention and its reference come with the kernels issue;
-nothing in genkit calls this package until then.
-"""
+from genkit_kernels.layout import GroupLayout
+from genkit_kernels.ops import attention_jvp, block_sparse_attention, grouped_attention
+from genkit_kernels.region import criss_cross, full, sliding_tile, surround
+from genkit_kernels.resolve import use
+
+__all__ = [
+    "GroupLayout",
+    "attention_jvp",
+    "block_sparse_attention",
+    "criss_cross",
+    "full",
+    "grouped_attention",
+    "sliding_tile",
+    "surround",
+    "use",
+]
