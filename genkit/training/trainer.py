@@ -91,7 +91,6 @@ class Trainer:
         samples = self.out / "samples"
         self.watch = Watch(method, self.networks, self.checkpoints, preview, measure, samples)
         self.step = 0
-        self._given = frozenset(streams)
 
     def run(self, resume: bool = False) -> Result:
         """Train to the end, or go on from the last checkpoint.
@@ -184,7 +183,7 @@ class Trainer:
         stage = self.plan[number].stage
         teacher = self.networks.teacher(stage)
         if self.make_pairs is None or teacher is None:
-            if "pairs" in self._given:
+            if "pairs" in self.turns.streams:
                 return
             raise ValueError(f"{self.method.name} needs teacher pairs; give make_pairs and teacher")
         with self.accelerator.main_process_first():

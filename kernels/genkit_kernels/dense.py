@@ -12,6 +12,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from genkit_kernels.problem import wide
+
 ELEMENTS = 1 << 20
 aten = torch.ops.aten
 
@@ -74,11 +76,6 @@ def tangent(
 def fused(q: Tensor, k: Tensor) -> bool:
     """Whether torch's flash kernel is taken. With fewer than 16 keys it gives 0 for rows of NaN."""
     return q.device.type == "cpu" and k.shape[2] >= 32
-
-
-def wide(x: Tensor) -> torch.dtype:
-    """What sums over x are kept in."""
-    return torch.promote_types(x.dtype, torch.float32)
 
 
 def logits(q: Tensor, k: Tensor, scale: float) -> Tensor:

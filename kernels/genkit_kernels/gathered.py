@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from genkit_kernels import dense
-from genkit_kernels.problem import Problem, empty_like, empty_lse
+from genkit_kernels.problem import Problem, empty_like, empty_lse, wide
 
 PIECE = 1 << 21  # elements of gathered keys and values that are held at once
 
@@ -56,8 +56,8 @@ def forward(problem: Problem, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, 
             part, part_lse = dense.forward(queries, keys, values, problem.scale)
             put_blocks(os[call.rows], call.queries, part)
             put_blocks(ls[call.rows], call.queries, part_lse)
-        o[rows] = places.give(os, len(o[rows]), 0)
-        lse[rows] = places.give(ls, len(o[rows]), -torch.inf)
+        o[rows] = places.give(os, q.shape[1], 0)
+        lse[rows] = places.give(ls, q.shape[1], -torch.inf)
     return o, lse
 
 
@@ -72,7 +72,7 @@ def backward(
         ks, vs = (places.take(x[rows]) for x in (k, v))
         ls = places.take(lse[rows], torch.inf)
         dqs = torch.zeros_like(given[1])
-        dks, dvs = (torch.zeros_like(x, dtype=dense.wide(x)) for x in (ks, vs))
+        dks, dvs = (torch.zeros_like(x, dtype=wide(x)) for x in (ks, vs))
         for call in calls(problem, lens, ks):
             dos, qs, os = (take_blocks(x[call.rows], call.queries) for x in given)
             keys, values = (take_blocks(x[call.rows], call.keys, call.tails) for x in (ks, vs))
@@ -82,7 +82,7 @@ def backward(
             add_blocks(dks[call.rows], call.keys, got[1], call.tails)
             add_blocks(dvs[call.rows], call.keys, got[2], call.tails)
         for whole, part in ((dq, dqs), (dk, dks), (dv, dvs)):
-            whole[rows] = places.give(part, len(q[rows]), 0).to(whole.dtype)
+            whole[rows] = places.give(part, q.shape[1], 0).to(whole.dtype)
     return dq, dk, dv
 
 
@@ -111,7 +111,7 @@ def tangent(
             part_lse = take_blocks(ls[call.rows], call.queries)
             part = dense.tangent(qs, ks, vs, os, part_lse, (tqs, tks, tvs), problem.scale)
             put_blocks(t_os[call.rows], call.queries, part)
-        t_o[rows] = places.give(t_os, len(q[rows]), 0)
+        t_o[rows] = places.give(t_os, q.shape[1], 0)
     return t_o
 
 
@@ -156,9 +156,9 @@ class Places:
             x = x.masked_fill_(padded, padding) if not self.valid.all() else x
         return x.flatten(0, 1).unflatten(1, (self.blocks, self.size)).contiguous()
 
-    def give(self, x: Tensor, batch: int, padding: float) -> Tensor:
+    def give(self, x: Tensor, heads: int, padding: float) -> Tensor:
         """The inverse of `take`; tokens in no valid slot are `padding`."""
-        x = x.flatten(1, 2).unflatten(0, (batch, -1))
+        x = x.flatten(1, 2).unflatten(0, (-1, heads))
         if self.whole:
             return x
         tokens = int(self.order.max()) + 1

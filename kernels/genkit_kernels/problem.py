@@ -34,9 +34,14 @@ class Problem:
         return self.order.numel() // self.lens.shape[1]
 
 
+def wide(x: Tensor) -> torch.dtype:
+    """What sums over x are kept in: at least float32."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
 def empty_lse(q: Tensor) -> Tensor:
     """An empty log-sum-exp (batch, heads, tokens) for q (batch, heads, tokens, head dim)."""
-    return q.new_empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32))
+    return q.new_empty(q.shape[:3], dtype=wide(q))
 
 
 def empty_like(x: Tensor) -> Tensor:

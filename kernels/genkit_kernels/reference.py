@@ -10,6 +10,7 @@ from torch import Tensor
 
 from genkit_kernels import checks
 from genkit_kernels.layout import GroupLayout
+from genkit_kernels.problem import wide
 from genkit_kernels.region import BlockLists, Region, compile_region
 
 
@@ -76,8 +77,8 @@ def attention_jvp(
 def slot_mask(seen: Tensor, lens: Tensor, block_size: int) -> Tensor:
     """What sees what (batch, 1, slots, slots) from block pairs `seen`; padding sees nothing."""
     valid = (torch.arange(block_size) < lens[..., None]).flatten(1)
-    wide = seen.repeat_interleave(block_size, 0).repeat_interleave(block_size, 1)
-    return (wide & valid[:, :, None] & valid[:, None, :])[:, None]
+    pairs = seen.repeat_interleave(block_size, 0).repeat_interleave(block_size, 1)
+    return (pairs & valid[:, :, None] & valid[:, None, :])[:, None]
 
 
 def token_mask(layout: GroupLayout, region: Region, lens: Tensor) -> Tensor:
@@ -94,12 +95,12 @@ def masked_attention(
 
     NaN comes out in every row that sees it and in no other, which P @ V alone would not give.
     """
-    wide = torch.promote_types(q.dtype, torch.float32)
-    s = (q.to(wide) @ k.to(wide).mT * scale).masked_fill(~mask, -torch.inf)
+    accumulated = wide(q)
+    s = (q.to(accumulated) @ k.to(accumulated).mT * scale).masked_fill(~mask, -torch.inf)
     blind = ~mask.any(-1)
     lse = s.masked_fill(blind[..., None], 0).logsumexp(-1).masked_fill(blind, -torch.inf)
     p = (s - lse.masked_fill(blind, 0)[..., None]).exp()
     broken = ~v.isfinite()
-    o = p @ v.to(wide).masked_fill(broken, 0)
-    sees_broken = mask.to(wide) @ broken.to(wide) > 0
+    o = p @ v.to(accumulated).masked_fill(broken, 0)
+    sees_broken = mask.to(accumulated) @ broken.to(accumulated) > 0
     return o.masked_fill(sees_broken, torch.nan).to(q.dtype), lse.detach()
