@@ -33,9 +33,17 @@ def logit_normal(
     return path.time(torch.sigmoid(mean + std * rng.normal(shape)))
 
 
-def shifted(path: Path, shape: Sequence[int], rng: Rng, shift: float = 3.0) -> Tensor:
-    """u uniform, then u -> shift u / (1 + (shift - 1) u), as larger pictures need."""
-    u = rng.uniform(shape)
+def shifted(
+    path: Path,
+    shape: Sequence[int],
+    rng: Rng,
+    shift: float = 3.0,
+    low: float = 0.0,
+    high: float = 1.0,
+) -> Tensor:
+    """u uniform in [low, high), then u -> shift u / (1 + (shift - 1) u), as larger pictures
+    need."""
+    u = low + (high - low) * rng.uniform(shape)
     return path.time(shift * u / (1 + (shift - 1) * u))
 
 

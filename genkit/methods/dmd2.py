@@ -90,6 +90,9 @@ class Method(base.Method):
         """Least u of the path's clock at which distributions are compared."""
         high: float = 0.98
         """Largest such u."""
+    shift: float = 1.0
+    """Moves every t drawn while matching towards noise: u -> shift u / (1 + (shift - 1) u). Where
+    modes are far apart, such as backgrounds of other colours, only there do their shares show."""
         regression: float = 0.0
         """Weight of the regression on teacher pairs beside the matching, as in DMD (there 0.25): it
         keeps shares of modes that matching alone lets drift. Costs a forward and a backward."""
@@ -155,8 +158,8 @@ class Method(base.Method):
     def _noised(
         self, x_0: Tensor, rng: Rng, low: float, high: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(x_t, eps, t) at u uniform in [low, high]."""
-        t = times.uniform(self.path, x_0.shape[:1], rng, low, high)
+        """(x_t, eps, t) at u uniform in [low, high], shifted."""
+        t = times.shifted(self.path, x_0.shape[:1], rng, self.config.shift, low, high)
         eps = self.path.noise(x_0.shape, rng)
         return self.path.add_noise(x_0, eps, t), eps, t
 
