@@ -50,6 +50,10 @@ def test_shifted_is_esser_eq_23():
     t = TIMES["shifted"](RectifiedFlow(), (9,), Rng(0), shift=3.0)
     torch.testing.assert_close(t, 3 * u / (1 + 2 * u))
     assert torch.equal(TIMES["shifted"](RectifiedFlow(), (9,), Rng(0), shift=1.0), u)
+    t = TIMES["shifted"](RectifiedFlow(), (N,), Rng(0), shift=3.0, low=0.2, high=0.6)
+    back = t / (3 - 2 * t)
+    assert back.min() >= 0.2 and back.max() < 0.6
+    assert back.mean().item() == pytest.approx(0.4, abs=0.01)
 
 
 @pytest.mark.parametrize("path", [RectifiedFlow(), TrigFlow(), EDM(), VP(t_min=1e-6)])

@@ -129,7 +129,14 @@ class TrainedPipeline(DiffusionPipeline):
         """The guidance scale asked for, or the trained one (1 is off)."""
         return float(hub.trained(self).get("guidance", 1.0)) if scale is None else float(scale)
 
-    def start(self, shape: Sequence[int], generator: Generators, latents: Tensor | None) -> Tensor:
+    def start(
+        self,
+        shape: Sequence[int],
+        generator: Generators,
+        latents: Tensor | None,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> Tensor:
         """Unit noise of `shape`, or `latents` where given; ValueError for a wrong shape or number
         of generators."""
         shape = tuple(shape)
@@ -137,7 +144,6 @@ class TrainedPipeline(DiffusionPipeline):
             raise ValueError(
                 f"{len(generator)} generators for {shape[0]} samples; give one or each"
             )
-        device, dtype = self._execution_device, self.dtype
         if latents is not None:
             if tuple(latents.shape) != shape:
                 raise ValueError(f"latents have shape {tuple(latents.shape)}; {shape} is needed")

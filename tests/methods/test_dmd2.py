@@ -63,6 +63,27 @@ def test_the_regression_may_be_kept_while_matching(learned, path, teacher):
     assert student.mean.grad.item() == pytest.approx(0.25 * -2, abs=1e-6)
 
 
+def test_all_times_of_the_matching_are_shifted(learned, path, teacher):
+    """Teacher and fake score are asked, and the fake score trained, where shares of modes show."""
+    seen = {"matching": [], "fake_score": []}
+    for shift in (1.0, 3.0):
+        method = Method(Method.Config(**PLAIN, low=0.4, high=0.5, shift=shift), path, (1,))
+        method.scheduler = make_scheduler(method.sampler(), path, "x_0", 1000.0)
+        fake = learned(path, "posterior")
+        asked, raw = [], fake.raw
+        fake.raw = lambda x, t, cond, s=None, asked=asked, raw=raw: (
+            asked.append(t) or raw(x, t, cond, s)
+        )
+        roles = Roles(teacher=teacher, student=learned(path, "consistency"), fake=fake)
+        data = {"data": {"x_0": torch.zeros(64, 1), "cond": {}}}
+        for turn, name in ((("student",), "matching"), (("fake",), "fake_score")):
+            roles.turn = turn
+            method.loss(roles, data, Moment(method.stages()[0], 0, 1), Rng(0))
+            seen[name].append(asked.pop() / 1000)
+    for plain, moved in seen.values():
+        assert torch.allclose(moved, 3 * plain / (1 + 2 * plain), atol=1e-5)
+
+
 def test_several_steps_train_on_the_student_s_own_inputs(learned, path, teacher):
     """Backward simulation: with 2 steps some batches come from the second evaluation."""
 

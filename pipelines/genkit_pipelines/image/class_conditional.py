@@ -87,7 +87,7 @@ class ClassConditionalImagePipeline(TrainedPipeline):
         label = label.repeat_interleave(num_images_per_prompt)
         config = self.network.config
         shape = (len(label), config["in_channels"], config["sample_size"], config["sample_size"])
-        noise = self.start(shape, generator, latents)
+        noise = self.start(shape, generator, latents, label.device, self.network.dtype)
         x = self.run_sampler(
             self._evaluation(label), noise, steps, generator, callback_on_step_end, wanted
         )

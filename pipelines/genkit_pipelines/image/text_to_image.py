@@ -70,8 +70,9 @@ class TextToImagePipeline(TrainedPipeline):
                     f"{kept!r} is read",
                     stacklevel=3,
                 )
-        strange = sorted(_unknown(tokenizer, prompts))
-        if strange:
+        # Few prompts have one, and asking word by word takes as long as all the rest here.
+        if any(tokenizer.unk_token_id in ids for ids in whole):
+            strange = sorted(_unknown(tokenizer, prompts))
             warnings.warn(
                 f"words this model does not know, all read alike: {', '.join(strange)}",
                 stacklevel=3,
@@ -166,8 +167,11 @@ class TextToImagePipeline(TrainedPipeline):
         self.check_inputs(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
         steps = self.trained_steps(num_inference_steps)
         self._guidance_scale = self.trained_guidance(guidance_scale)
-        cond = self.encode_prompt(prompt) if prompt_embeds is None else prompt_embeds  # type: ignore[arg-type]
-        cond = cond.to(self._execution_device, self.network.dtype)
+        if prompt_embeds is None:
+            cond = self.encode_prompt(prompt)  # type: ignore[arg-type]
+        else:
+            cond = prompt_embeds.to(self._execution_device)
+        cond = cond.to(self.network.dtype)
         uncond = None
         if self._guidance_scale != 1:
             uncond = self._nothing(negative_prompt, negative_prompt_embeds, cond)
@@ -177,7 +181,8 @@ class TextToImagePipeline(TrainedPipeline):
         cond = cond.repeat_interleave(num_images_per_prompt, 0)
         config = self.network.config
         size = config["sample_size"]
-        noise = self.start((len(cond), config["in_channels"], size, size), generator, latents)
+        shape = (len(cond), config["in_channels"], size, size)
+        noise = self.start(shape, generator, latents, cond.device, cond.dtype)
         x = self.run_sampler(
             self._evaluation(cond, uncond), noise, steps, generator, callback_on_step_end, wanted
         )
@@ -189,8 +194,6 @@ class TextToImagePipeline(TrainedPipeline):
 
 def _unknown(tokenizer: Any, prompts: Sequence[str]) -> set[str]:
     """The words of the prompts that become the tokenizer's unknown token."""
-    if tokenizer.unk_token_id is None:
-        return set()
     words = {word for prompt in prompts for word in prompt.split()}
     ids = {word: tokenizer(word, add_special_tokens=False).input_ids for word in words}
     return {word for word, tokens in ids.items() if tokenizer.unk_token_id in tokens}
