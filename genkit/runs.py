@@ -234,6 +234,7 @@ class Run:
     def evaluate(self, pipeline: Any) -> dict[str, Any] | None:
         """The figures of the delivered pipeline; None where the settings leave them out."""
         settings, label = self.settings.run, f"{self.method.name} (student)"
+        precision = settings.evaluate_precision
         if not settings.evaluate_n:
             return None
         if not self.modality.has_reference():
@@ -241,12 +242,15 @@ class Run:
             return None
         theirs = []
         if self.teacher is None:
-            ours = [Contender(self.method.name, pipeline, k, 1.0) for k in settings.evaluate_steps]
+            ours = [
+                Contender(self.method.name, pipeline, k, 1.0, precision)
+                for k in settings.evaluate_steps
+            ]
         else:
-            ours = [Contender(label, pipeline, self.method.sampler().steps, 1.0)]
-            guidance = self.method.stages()[0].guidance
+            ours = [Contender(label, pipeline, self.method.sampler().steps, 1.0, precision)]
+            name, guidance = short_name(self.teacher.name), self.method.stages()[0].guidance
             theirs = [
-                Contender(short_name(self.teacher.name), self.teacher.pipeline, k, guidance)
+                Contender(name, self.teacher.pipeline, k, guidance, precision)
                 for k in settings.evaluate_steps
             ]
         return figures(

@@ -257,6 +257,17 @@ def test_guidance_is_baked_into_what_the_student_is_compared_with(tiny_teacher: 
     assert a is not None and b is not None and not torch.allclose(a, b)
 
 
+def test_all_are_judged_at_the_precision_asked_for(
+    tiny_teacher: Path, monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[Any] = []
+    monkeypatch.setattr(runs, "figures", lambda ours, theirs, *_, **__: seen.extend(ours + theirs))
+    run = run_of(tiny_teacher, evaluate_n=10, evaluate_steps=(1, 2), evaluate_precision="bf16")
+    assert run.teacher is not None
+    run.evaluate(run.teacher.pipeline)
+    assert [who.precision for who in seen] == ["bf16"] * 3
+
+
 # ---- LoRA ----
 
 
@@ -317,6 +328,7 @@ def test_no_name_means_two_settings():
         ({"pair_steps": 0}, "pair_steps is 0"),
         ({"evaluate_n": 3}, "evaluate_n is 3"),
         ({"evaluate_steps": (0,)}, "evaluate_steps"),
+        ({"evaluate_precision": "fp8"}, "evaluate_precision is 'fp8'"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_made(

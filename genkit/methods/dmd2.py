@@ -64,6 +64,8 @@ class Method(base.Method):
             "sample_every": 150,
             "evaluate_n": 500,
             "evaluate_seeds": (0,),
+            "evaluate_precision": "bf16",
+            "shift": 3.0,
         },
         # Chosen on seed 0 with 20 seconds: a regression step costs a tenth of a matching one, so
         # half of the steps would leave the regression all but untrained.
