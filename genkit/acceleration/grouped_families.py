@@ -79,7 +79,7 @@ def of_sizes(transformer: Any, given: Given) -> tuple[int, ...]:
     tokens = given["hidden_states"].shape[1]
     if frames * height * width != tokens:
         raise ValueError(
-            f"num_frames, height and width are {frames, height, width}; the groups are cut from that "
+            f"num_frames, height and width are {frames, height, width}; groups are cut from that "
             f"grid, so their product must be the {tokens} tokens of hidden_states"
         )
     return frames, height, width
