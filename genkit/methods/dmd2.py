@@ -90,9 +90,9 @@ class Method(base.Method):
         """Least u of the path's clock at which distributions are compared."""
         high: float = 0.98
         """Largest such u."""
-    shift: float = 1.0
-    """Moves every t drawn while matching towards noise: u -> shift u / (1 + (shift - 1) u). Where
-    modes are far apart, such as backgrounds of other colours, only there do their shares show."""
+        shift: float = 1.0
+        """Moves every t drawn while matching towards noise, u -> shift u / (1 + (shift - 1) u):
+        shares of modes far apart, such as colours of the background, show nowhere else."""
         regression: float = 0.0
         """Weight of the regression on teacher pairs beside the matching, as in DMD (there 0.25): it
         keeps shares of modes that matching alone lets drift. Costs a forward and a backward."""
