@@ -111,6 +111,7 @@ class Problem:
 def grouped(problem: Problem, region: Region, backend: str, kind: str) -> Call:
     """One pass of ours: gives (1, tokens, heads, head dim), of o, of dq, or of o's tangent."""
     q, k, v, *tangents = problem.tensors
+    tq, tk, tv = tangents
     layout = problem.layout
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -121,11 +122,11 @@ def grouped(problem: Problem, region: Region, backend: str, kind: str) -> Call:
 
     def fused() -> Tensor:
         with use(backend):
-            return attention_jvp(q, k, v, *tangents, layout, region)[1]
+            return attention_jvp(q, k, v, tq, tk, tv, layout, region)[1]
 
     if kind == "jvp":
         return fused
-    return _call(attend, (q, k, v), tangents, kind)
+    return _pass(attend, (q, k, v), tangents, kind)
 
 
 def dense(problem: Problem, kind: str, fused: bool = True) -> Call:
@@ -140,11 +141,11 @@ def dense(problem: Problem, kind: str, fused: bool = True) -> Call:
             return F.scaled_dot_product_attention(q, k, v)
 
     tangents[0] = tangents[0][:, :, few]
-    found = _call(attend, (q[:, :, few].contiguous(), k, v), tangents, kind)
+    found = _pass(attend, (q[:, :, few].contiguous(), k, v), tangents, kind)
     return lambda: found().transpose(1, 2)
 
 
-def _call(
+def _pass(
     attend: Callable[[Tensor, Tensor, Tensor], Tensor],
     primals: tuple[Tensor, Tensor, Tensor],
     tangents: list[Tensor],
@@ -211,9 +212,9 @@ def _rows(given: list[Tensor], kind: str, rows: Tensor, seen: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
 
     if kind in ("forward", "backward"):
-        return _call(attend, (q, k, v), tangents, kind)()[0]
+        return _pass(attend, (q, k, v), tangents, kind)()[0]
     with sdpa_kernel(SDPBackend.MATH):  # the only one that has a derivative
-        return _call(attend, (q, k, v), tangents, "func.jvp")()[0]
+        return _pass(attend, (q, k, v), tangents, "func.jvp")()[0]
 
 
 # ---- Memory -----------------------------------------------------------------------------------
@@ -242,11 +243,11 @@ def child(asked: str) -> None:
     import genkit_kernels.region as regions
 
     given = json.loads(asked)
-    facts = {name: tuple(x) if isinstance(x, list) else x for name, x in given["problem"].items()}
-    problem, (name, fields) = Problem(**facts), given["region"]
-    backend, kind = given["backend"], given["kind"]
-    fields = {key: tuple(x) if isinstance(x, list) else x for key, x in fields.items()}
+    facts: dict[str, Any] = given["problem"]
+    problem = Problem(**facts | {name: tuple(facts[name]) for name in ("grid", "group")})
+    name, fields = given["region"]
     region = getattr(regions, name)(**fields)
+    backend, kind = given["backend"], given["kind"]
 
     def run(problem: Problem) -> None:
         if backend in ("sdpa", "naive"):
