@@ -244,7 +244,8 @@ def child(asked: str) -> None:
 
     given = json.loads(asked)
     facts: dict[str, Any] = given["problem"]
-    problem = Problem(**facts | {name: tuple(facts[name]) for name in ("grid", "group")})
+    grid, group = tuple(facts.pop("grid")), tuple(facts.pop("group"))
+    problem = Problem(grid, group, **facts)
     name, fields = given["region"]
     region = getattr(regions, name)(**fields)
     backend, kind = given["backend"], given["kind"]

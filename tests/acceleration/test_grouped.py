@@ -252,6 +252,19 @@ def test_autocast_is_heeded():
     assert found.dtype == truth.dtype and near(found, truth, 0.05 * float(truth.abs().max()))
 
 
+@every_family
+def test_half_precision_stays_half(name: str):
+    toy, net = toy_and_net(name)
+    net = copy.deepcopy(net).bfloat16()
+    halved = ("hidden_states", "encoder_hidden_states", "pooled_projections")
+    given = {n: x.bfloat16() for n, x in toy.given().items() if n in halved}
+    found = sparse(net, toy, surround(1), **given)
+    with masked(toy, surrounds):
+        truth = run(net, toy, **given)
+    assert found.dtype == truth.dtype == torch.bfloat16
+    assert near(found.float(), truth.float(), 0.05 * float(truth.abs().max()))
+
+
 def test_a_copy_has_its_own():
     toy, net = toy_and_net("PixArtTransformer2DModel")
     stock = run(net, toy)
