@@ -71,7 +71,8 @@ ARROWS: dict[str, set[str]] = {
     "genkit.contenders": GLUE,
     "genkit.evaluation": GLUE | {"genkit.contenders"},
     "genkit.api": GLUE | {"genkit.runs", "genkit.evaluation", "genkit.acceleration"},
-    "genkit.benchmarks": GLUE | {"genkit.runs", "genkit.evaluation", "genkit.api"},
+    "genkit.benchmarks": GLUE
+    | {"genkit.runs", "genkit.evaluation", "genkit.api", "genkit_kernels"},
     "genkit.cli": set(PACKAGES),
     "genkit.commands": set(PACKAGES),
     "genkit_kernels": set(),

@@ -1,7 +1,7 @@
-"""Measure: genkit bench methods | latency.
+"""Measure: genkit bench methods | latency | attention.
 
 methods compares all methods on digits whose score is known exactly; latency times a student beside
-its teacher, from the prompt to the picture.
+its teacher, from the prompt to the picture; attention times sparse attention beside PyTorch's.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import importlib
 BENCHES = {
     "methods": "genkit.benchmarks.analytic_digits",
     "latency": "genkit.benchmarks.latency",
+    "attention": "genkit.benchmarks.attention",
 }
 
 

@@ -2,21 +2,27 @@
 
 It reads and writes tokens where they stand, through the order of the slots, so that nothing is
 permuted: keys and values are packed block by block, once per head. bfloat16 and float32; products
-accumulate in float32.
+accumulate in float32. Head dims that are no multiple of 16 (PixArt's is 72) cost a copy.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from genkit_kernels import building
 from genkit_kernels.problem import Problem, empty_like, empty_lse
 
 DTYPES = (torch.float32, torch.bfloat16)
-HEAD_DIMS = range(16, 257, 16)
+HEAD_DIMS = range(1, 257)
+UNIT = 16  # what the head dim is padded to a multiple of
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Rows(ctypes.Structure):
@@ -52,10 +58,31 @@ def refusal(device: str, dtype: torch.dtype, head_dim: int) -> str:
     if dtype not in DTYPES:
         return f"the compiled kernel takes float32 and bfloat16, not {dtype}"
     if head_dim not in HEAD_DIMS:
-        return f"the compiled kernel takes head dims 16, 32, ... 256, not {head_dim}"
+        return f"the compiled kernel takes head dims up to 256, not {head_dim}"
     return building.refusal(dtype)
 
 
+def fitted(function: Function) -> Function:
+    """`function` for every head dim: zeros behind it change no logit, and no output before it."""
+
+    @wraps(function)
+    def run(problem: Problem, *tensors: Tensor) -> Any:
+        dim = tensors[0].shape[-1]
+        if dim % UNIT == 0:
+            return function(problem, *tensors)
+        found = function(
+            problem, *(pad(x, (0, -dim % UNIT)) if x.ndim == 4 else x for x in tensors)
+        )
+
+        def cut(x: Tensor) -> Tensor:
+            return empty_like(tensors[0]).copy_(x[..., :dim]) if x.ndim == 4 else x
+
+        return tuple(map(cut, found)) if isinstance(found, tuple) else cut(found)
+
+    return cast(Function, run)
+
+
+@fitted
 def forward(problem: Problem, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """(o, lse), both in token order; padding gives 0 and -inf."""
     o, lse = blank(problem, q), empty_lse(q).fill_(-torch.inf)
@@ -63,6 +90,7 @@ def forward(problem: Problem, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, 
     return o, lse
 
 
+@fitted
 def backward(
     problem: Problem, do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,6 +100,7 @@ def backward(
     return dq, dk, dv
 
 
+@fitted
 def tangent(
     problem: Problem,
     q: Tensor,
@@ -89,6 +118,7 @@ def tangent(
     return t_o
 
 
+@fitted
 def forward_tangent(
     problem: Problem, q: Tensor, k: Tensor, v: Tensor, tq: Tensor, tk: Tensor, tv: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -59,6 +59,23 @@ def test_blocks_of_several_tiles(dtype):
         assert error(a, b) < (1e-6 if dtype == torch.float32 else 8e-3) * max(1, b.abs().max())
 
 
+@pytest.mark.parametrize("head_dim", [4, 72])
+def test_any_head_dim(head_dim):
+    """PixArt's 72 and less than a vector, with the strides of diffusers' processors."""
+    implementation("cpp")
+    layout = GroupLayout((6, 8), (3, 2), 5)
+    q, k, v, weight, *t = randoms(layout, 7, head_dim=head_dim)
+    mine = run(layout, (q, k, v, weight, *t))
+    inputs = [x.double().requires_grad_() for x in (q, k, v)]
+    o = reference.grouped_attention(*inputs, layout, criss_cross())
+    exact = [x.detach() for x in inputs], [x.double() for x in t]
+    _, t_o = reference.attention_jvp(*exact[0], *exact[1], layout, criss_cross())
+    d = torch.autograd.grad((o * weight.double()).sum(), inputs)
+    assert mine[0].stride() == q.stride()
+    for a, b in zip(mine, (o, t_o, *d), strict=True):
+        assert a.shape == b.shape and error(a, b) < 2e-6 * max(1, b.abs().max())
+
+
 def test_large_logits_stay_exact():
     """Maxima that rise from block to block, and logits far below them."""
     implementation("cpp")

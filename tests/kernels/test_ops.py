@@ -46,7 +46,7 @@ def test_random_layouts_agree_with_the_reference(name, layout, region, seed):
 
 
 @COMPILED
-@pytest.mark.parametrize("head_dim", [48, 64, 128])
+@pytest.mark.parametrize("head_dim", [48, 64, 72, 128])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_errors_are_at_most_twice_those_of_torch(name, dtype, head_dim):
     implementation(name, dtype, head_dim)

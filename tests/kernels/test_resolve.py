@@ -50,7 +50,7 @@ def test_use_overrides_and_ends():
     ("x", "why"),
     [
         (torch.zeros(1, 16, dtype=torch.float64), "float64"),
-        (torch.zeros(1, 20), "head dims"),
+        (torch.zeros(1, 260), "head dims"),
         (torch.zeros(1, 16, device="meta"), "meta"),
     ],
 )
