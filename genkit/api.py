@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from genkit import catalogue, hub
-from genkit.acceleration.attention import quicken_training
+from genkit.acceleration.training_attention import quicken_training
 from genkit.data import open_data
 from genkit.data.base import Prompts
 from genkit.denoisers.base import Denoiser, NetworkDenoiser

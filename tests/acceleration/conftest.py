@@ -1,4 +1,4 @@
-"""Makes grouped_toys importable."""
+"""Makes attention_toys importable."""
 
 import sys
 from pathlib import Path
