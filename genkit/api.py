@@ -10,11 +10,14 @@ keywords, those of the method, the trainer and the run by their plain names.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from genkit import catalogue, hub
 from genkit.acceleration.training_attention import quicken_training
@@ -25,7 +28,8 @@ from genkit.denoisers.calls import network_call
 from genkit.denoisers.diffusers import Loaded, as_denoiser, load_denoiser
 from genkit.evaluation import evaluate
 from genkit.latents import vae_scale
-from genkit.lora import adapt_student
+from genkit.lora import adapted
+from genkit.methods.base import Method, begin_student
 from genkit.modalities import Modality, modality
 from genkit.paths import RectifiedFlow
 from genkit.runs import REPORT, Run, Teacher, say
@@ -73,12 +77,14 @@ def distill(
     data: str | None = None,
     out: str | os.PathLike[str] = QUICKSTART["out"],
     resume: bool = False,
+    student: Any = None,
     **config: Any,
 ) -> Any:
     """Train a few-step student of a teacher in the folder `out`, and return its pipeline.
 
     teacher: a pipeline, a folder, a shipped name or a hub id. data: a data set, by default the one
-    the teacher was trained on. resume, config and errors: as for `train`.
+    the teacher was trained on. student: the pipeline of an earlier student to go on with, instead
+    of beginning at the teacher. resume, config and errors: as for `train`.
     """
     if not catalogue.method(method).facts["has_teacher"]:
         raise ValueError(f"{method} trains from data alone: use train, or genkit train")
@@ -100,8 +106,6 @@ def distill(
     built = _method(method, settings, who.denoiser, kind)
     # What cannot leave as a pipeline is said before it is trained.
     kind.pipeline(who.denoiser.network, built.scheduler)
-    if settings.run.lora:
-        adapt_student(built, settings.run.lora)
     record = {
         "command": "train-distill",
         "method": method,
@@ -110,7 +114,25 @@ def distill(
         "data": data,
         "settings": settings.flat(),
     }
+    record |= _begin(built, student, loaded, settings.run.lora)
     return _go(Run(built, settings, kind, samples, who), record, Path(out), resume)
+
+
+def _begin(method: Method, student: Any, teacher: Loaded, rank: int | None) -> dict[str, str]:
+    """Let the student begin as an earlier one, with adapters, or both; what the record says."""
+    earlier, record = None, {}
+    if student is not None:
+        earlier, name = open_student(student, teacher)
+        quicken_training(earlier)
+        record = {"student": name, "student_weights": hub.weights_hash(earlier)}
+
+    def begin(start: nn.Module) -> nn.Module:
+        start = start if earlier is None else earlier
+        return adapted(start, rank) if rank else copy.deepcopy(start).requires_grad_(True)
+
+    if earlier is not None or rank:
+        begin_student(method, begin)
+    return record
 
 
 def _method(name: str, settings: Settings, denoiser: Denoiser, kind: Modality) -> Any:
@@ -178,7 +200,7 @@ def read_config(file: str | os.PathLike[str]) -> dict[str, Any]:
         settings = dict(held["settings"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is no config.json of a run ({error})") from error
-    names = ("command", "method", "teacher", "data")
+    names = ("command", "method", "teacher", "student", "data")
     return {name: held[name] for name in names if name in held} | settings
 
 
@@ -194,6 +216,39 @@ def open_teacher(teacher: Any) -> tuple[Loaded, str, dict[str, Any]]:
     facts = hub.trained(loaded.pipeline)
     name = str(teacher) if named else facts.get("description", type(teacher).__name__)
     return loaded, name, facts
+
+
+def open_student(student: Any, teacher: Loaded) -> tuple[Denoiser, str]:
+    """(an earlier student, its name) of a pipeline or the name of one.
+
+    ValueError where another teacher's distillation cannot go on with it: its samples, path, kind of
+    prediction, text encoder or autoencoder are not the teacher's.
+    """
+    loaded, name, _ = open_teacher(student)
+    mine, theirs = loaded.denoiser, teacher.denoiser
+    facts = {
+        "samples": (loaded.latent, teacher.latent),
+        "path": (mine.path.config(), theirs.path.config()),
+        "kind of prediction": (mine.kind, theirs.kind),
+        "time scale": (mine.time_scale, theirs.time_scale),
+        "other parts": (_other_parts(loaded), _other_parts(teacher)),
+    }
+    for what, (here, there) in facts.items():
+        if here != there:
+            raise ValueError(
+                f"the student {name} has {what} {here}, the teacher {there}; go on with a student "
+                "of this teacher"
+            )
+    return mine, name
+
+
+def _other_parts(loaded: Loaded) -> dict[str, str]:
+    """{part: the beginning of its weights' hash} of all but the denoising network."""
+    return {
+        name: hub.weights_hash(part)[:12]
+        for name, part in loaded.pipeline.components.items()
+        if isinstance(part, nn.Module) and name != loaded.family.role
+    }
 
 
 def fresh_denoiser(kind: Modality) -> Denoiser:

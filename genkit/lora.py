@@ -11,14 +11,11 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-
-from genkit.methods.base import Method, Role
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj")
 ATTENTION += ("to_add_out",)  # these four are SD3's, of the text's tokens
@@ -130,20 +127,3 @@ def _readme(pipeline: Any, opened: str) -> str:
         f'pipeline.scheduler = {scheduler.__name__}.from_pretrained("this/folder/scheduler")\n'
         "```\n"
     )
-
-
-def adapt_student(method: Method, rank: int) -> None:
-    """Let the method's student be an adapted copy of the role it starts from."""
-    declared = method.nets
-
-    def build(start: str) -> Callable[[Mapping[str, nn.Module]], nn.Module]:
-        return lambda given: adapted(given[start], rank)
-
-    def nets() -> dict[str, Role]:
-        roles = declared()
-        student = roles["student"]
-        if student.start is None:
-            raise ValueError(f"{method.name} starts from a fresh network; LoRA needs a trained one")
-        return roles | {"student": replace(student, start=None, build=build(student.start))}
-
-    method.nets = nets  # type: ignore[method-assign]

@@ -268,6 +268,36 @@ def test_all_are_judged_at_the_precision_asked_for(
     assert [who.precision for who in seen] == ["bf16"] * 3
 
 
+# ---- Going on with an earlier student ----
+
+
+@pytest.mark.parametrize("lora", [None, 2])
+def test_a_student_goes_on_from_an_earlier_one(
+    lora: int | None, reflow: Path, tiny_teacher: Path, tmp_path: Path
+):
+    earlier, out = Pipeline.from_pretrained(reflow / "pipeline"), tmp_path / "run"
+    settings = {**SHORT, "max_steps": 1, "measure_every": 0, "warmup_share": 0.0, "lr": 0.0}
+    student = genkit.distill(
+        tiny_teacher, "dmd2", None, out, student=reflow / "pipeline", lora=lora, **settings
+    )
+    held = json.loads((out / "config.json").read_text())
+    assert held["student"] == str(reflow / "pipeline") and len(held["student_weights"]) == 64
+    # At learning rate 0 it is what it began as, and not its teacher.
+    teacher = Pipeline.from_pretrained(tiny_teacher).network.state_dict()
+    for name, weight in student.network.state_dict().items():
+        assert torch.allclose(weight, earlier.network.state_dict()[name], atol=1e-6), name
+    assert not torch.equal(teacher["leave.weight"], earlier.network.leave.weight)
+    assert api.read_config(out / "config.json")["student"] == str(reflow / "pipeline")
+
+
+def test_another_teachers_student_is_refused(reflow: Path, tiny_teacher: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match="has samples .* the teacher"):
+        genkit.distill("emoji-teacher", "dmd2", None, tmp_path / "run", student=reflow / "pipeline")
+    with pytest.raises(ValueError, match="nowhere"):
+        genkit.distill(tiny_teacher, "dmd2", None, tmp_path / "run", student="nowhere")
+    assert not (tmp_path / "run").exists()
+
+
 # ---- LoRA ----
 
 

@@ -22,6 +22,8 @@ class Distill:
     """A shipped name (genkit list pipelines), a folder, or a hub id."""
     data: str | None = None
     """A data set (genkit list data); by default what the teacher was trained on."""
+    student: str | None = None
+    """An earlier student of this teacher to go on with: a shipped name, a folder, or a hub id."""
     out: str | None = None
     """The run's folder, which must be new or empty; by default runs/METHOD."""
     config: str | None = None

@@ -9,7 +9,7 @@ owns nothing but its config, its path, its sampler and, rarely, state (`state_di
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -96,6 +96,26 @@ class Moment:
     stage: Stage
     step: int
     steps: int
+
+
+def begin_student(method: Method, begin: Callable[[nn.Module], nn.Module]) -> None:
+    """Let the method's student be begin(the role it would be a copy of): adapted, or another one.
+
+    ValueError, once its roles are asked for, where it begins with a fresh network.
+    """
+    declared = method.nets
+
+    def nets() -> dict[str, Role]:
+        roles = dict(declared())
+        start = roles["student"].start
+        if start is None:
+            raise ValueError(
+                f"{method.name} starts from a fresh network; give neither student nor lora"
+            )
+        build = lambda given: begin(given[start])  # noqa: E731
+        return roles | {"student": replace(roles["student"], start=None, build=build)}
+
+    method.nets = nets  # type: ignore[method-assign]
 
 
 class Roles(dict[str, Any]):
