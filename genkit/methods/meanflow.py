@@ -97,7 +97,7 @@ class Method(base.Method):
     def target(
         self, roles: Roles, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond, slope: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """(u(x_t, t, s) with gradient, what it is regressed on), (b, ...) (eq. 10 and 11)."""
+        """(u(x_t, t, s) with gradient, what it is regressed on), (b, ...) (eq. 9 and 10)."""
         mean, moved = roles["student"].jvp(
             x_t,
             t,
