@@ -16,7 +16,8 @@ from torch import Tensor
 
 from genkit.paths import Path
 
-Evaluate = Callable[[Tensor, Tensor], Tensor]
+# (x, timestep), and for a network of two times the timestep of the next level too, -> raw output.
+Evaluate = Callable[..., Tensor]
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
@@ -66,6 +67,19 @@ def starting_scale(scheduler: Any) -> float:
     return float(getattr(scheduler, "init_noise_sigma", 1.0))
 
 
+def network_times(scheduler: Any, i: int, x: Tensor, two_time: bool) -> tuple[Tensor, ...]:
+    """What a network is told at evaluation i for x (b, ...): its timestep (b,), and where it takes
+    a second time, that of the next level, which is 0 after the last."""
+    # At least float32: bfloat16 does not hold whole timesteps, and stock loops do not round.
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    now = scheduler.timesteps[i].to(dtype).expand(x.shape[0])
+    if not two_time:
+        return (now,)
+    last = i + 1 == len(scheduler.timesteps)
+    then = scheduler.timesteps[i + 1].to(dtype).expand(x.shape[0]) if not last else now * 0
+    return now, then
+
+
 def sample(
     evaluate: Evaluate,
     scheduler: Any,
@@ -74,10 +88,12 @@ def sample(
     generator: Generators = None,
     stop: int | None = None,
     callback: Callable[[int, Tensor, Tensor], Tensor] | None = None,
+    two_time: bool = False,
 ) -> Tensor:
     """Run `scheduler` from unit Gaussian `noise` (b, ...) and return the final x, same shape.
 
-    evaluate(x, timestep): the network's raw output for x (b, ...) at network time (b,).
+    evaluate(x, timestep): the network's raw output for x (b, ...) at network time (b,). two_time:
+    it is evaluate(x, timestep, next timestep), for a network of mean velocities between the two.
     steps: None for a scheduler whose own config holds its number of steps.
     stop: return x just before evaluation `stop` instead (backward simulation).
     callback(i, timestep, x) -> x runs after every step.
@@ -88,9 +104,8 @@ def sample(
     for i, timestep in enumerate(scheduler.timesteps):
         if i == stop:
             return x
-        # At least float32: bfloat16 does not hold whole timesteps, and stock loops do not round.
-        now = timestep.to(torch.promote_types(x.dtype, torch.float32)).expand(x.shape[0])
-        output = evaluate(scheduler.scale_model_input(x, timestep), now)
+        told = network_times(scheduler, i, x, two_time)
+        output = evaluate(scheduler.scale_model_input(x, timestep), *told)
         # Autocast networks answer in bfloat16, and stock schedulers would round x to that.
         output = output.to(torch.promote_types(output.dtype, x.dtype))
         x = scheduler.step(output, timestep, x, return_dict=False, **extra)[0]

@@ -7,13 +7,14 @@ returns one value per sample (b,) unless it says otherwise; `method.loss` averag
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genkit.paths import Kind, Path, expand
+from genkit.paths import Kind, Path, expand, wide
 
 Over = Literal["sample", "frame"]
 Distance = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -90,6 +91,47 @@ def consistency(
     return distance(here, there.detach(), mask)
 
 
+def line_x_0(x_t: Tensor, t: Tensor, x_s: Tensor, s: Tensor, path: Path) -> Tensor:
+    """The x_0 for which one DDIM step from x_t at t gives x_s at s: two points on a path hold
+    x_0 and eps (progressive distillation, arXiv 2202.00512, alg. 2)."""
+    wide_t, wide_s = wide(t), wide(s)
+    sigma_t, sigma_s = path.sigma(wide_t), path.sigma(wide_s)
+    scale = sigma_t * path.alpha(wide_s) - sigma_s * path.alpha(wide_t)
+    on_s, on_t = (expand((c / scale).to(x_t.dtype), x_t) for c in (sigma_t, sigma_s))
+    return on_s * x_s - on_t * x_t
+
+
+def consistency_tangent(
+    x_t: Tensor, velocity: Tensor, slope: Tensor, moved: Tensor, t: Tensor, r: float
+) -> Tensor:
+    """cos(t) df/dt of TrigFlow's consistency function f = cos(t) x - sin(t) v along dx/dt = slope,
+    which is where sCM's loss pulls v (arXiv 2410.11081, eq. 6 and sec. 4.2).
+
+    moved: cos(t) sin(t) dv/dt, the rearranged derivative. r: how much of the part that holds it is
+    let in, from 0 to 1 in the warm-up; below 1 the exact consistency function is not at rest.
+    """
+    cos, sin = (
+        expand(each.to(x_t.dtype), x_t) for each in (torch.cos(wide(t)), torch.sin(wide(t)))
+    )
+    return -(cos**2) * (velocity - slope) - r * (cos * sin * x_t + moved)
+
+
+def normalised(tangent: Tensor, mask: Tensor | None = None, c: float = 0.1) -> Tensor:
+    """tangent / (its root mean square per sample + c) (arXiv 2410.11081, sec. 4.2, whose norm is a
+    sum over elements)."""
+    size = torch.sqrt(mean(tangent**2, mask))
+    return tangent / expand(size + c, tangent)
+
+
+def toward(
+    prediction: Tensor, tangent: Tensor, log_weight: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """e^w |prediction - sg(prediction + tangent)|^2 - w per sample: a step along the tangent, with
+    a learned weight w (arXiv 2410.11081, eq. 8)."""
+    error = squared(prediction, (prediction + tangent).detach(), mask)
+    return torch.exp(log_weight) * error - log_weight
+
+
 def distribution_matching(
     x_0: Tensor,
     teacher_x_0: Tensor,
@@ -113,6 +155,58 @@ def distribution_matching(
         scale = scale * weight.double()
     gradient = torch.nan_to_num((fake - teacher) * expand(scale, fake))
     return 0.5 * squared(x_0.double(), clean - gradient, mask).to(x_0.dtype)
+
+
+def score_identity(
+    x_0: Tensor,
+    teacher_x_0: Tensor,
+    fake_x_0: Tensor,
+    alpha: float,
+    mask: Tensor | None = None,
+    over: Literal["sample", "batch"] = "sample",
+) -> Tensor:
+    """SiD's loss Delta ((D_teacher - x_0) - alpha Delta) / normaliser per sample, with
+    Delta = D_teacher - D_fake (arXiv 2404.04057, eq. 23).
+
+    Differentiable in all three: the predictions must carry their gradient in x_t, and then alpha =
+    0.5 gives half the gradient of E |Delta|^2, alpha = 1 half of that with x_t's distribution held
+    fixed. The normaliser is as in `distribution_matching`.
+    """
+    delta = teacher_x_0 - fake_x_0
+    normaliser = mean((x_0 - teacher_x_0).detach().abs(), mask)
+    if over == "batch":
+        normaliser = normaliser.mean().expand_as(normaliser)
+    product = delta * (teacher_x_0 - x_0 - alpha * delta)
+    return mean(product, mask) / normaliser.clamp(min=1e-5)
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """D_f(q | p) = E_p[f(q / p)] of teacher q and student p; `weight` is h(r) = r^2 f''(r).
+
+    Its gradient in the student's samples is -E_p[h(r) (s_q - s_p) dx] (f-distill, arXiv 2502.15681,
+    theorem 1), so h is what `distribution_matching` takes as its weight.
+    """
+
+    f: Callable[[Tensor], Tensor]
+    weight: Callable[[Tensor], Tensor]
+
+
+# arXiv 2502.15681, table 1, with r = q / p; Pearson's is not in the authors' code.
+DIVERGENCES: dict[str, Divergence] = {
+    "reverse_kl": Divergence(lambda r: -torch.log(r), torch.ones_like),
+    "forward_kl": Divergence(lambda r: r * torch.log(r), lambda r: r),
+    "js": Divergence(
+        lambda r: r * torch.log(r) - (r + 1) * torch.log((r + 1) / 2), lambda r: r / (1 + r)
+    ),
+    "softened_rkl": Divergence(
+        lambda r: (r + 1) * torch.log((r + 1) / (2 * r)), lambda r: 1 / (1 + r)
+    ),
+    "jeffreys": Divergence(lambda r: (r - 1) * torch.log(r), lambda r: 1 + r),
+    "hellinger": Divergence(lambda r: 1 - torch.sqrt(r), lambda r: torch.sqrt(r) / 4),
+    "neyman": Divergence(lambda r: (1 - r) ** 2 / r, lambda r: 2 / r),
+    "pearson": Divergence(lambda r: (r - 1) ** 2, lambda r: 2 * r**2),
+}
 
 
 def adversarial_student(fake_logits: Tensor) -> Tensor:

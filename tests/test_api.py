@@ -102,6 +102,24 @@ def test_dmd2_runs_through_its_stages(tiny_teacher: Path, tmp_path: Path):
     assert {"warm-up", "match"} <= stages and api.finished(out)
 
 
+@pytest.mark.parametrize("name, settings", [("meanflow", {"steps": 2}), ("sid", {})])
+def test_students_of_other_samplers_leave_as_pipelines(
+    name: str, settings: dict[str, Any], tiny_teacher: Path, tmp_path: Path
+):
+    """One is told two times at every step, one starts at a middle noise level."""
+    out = tmp_path / name
+    student = genkit.distill(tiny_teacher, name, "digits", out, **SHORT | settings)
+    assert api.finished(out)
+    again = api.open_teacher(out / "pipeline")[0]
+    assert again.denoiser.two_time is (name == "meanflow")
+    noise, labels = torch.randn(3, 1, 8, 8), torch.tensor([1, 2, 3])
+    steps = trained(student)["steps"]
+    x = again.denoiser.sample(noise, {"label": labels}, student.scheduler, steps)
+    drawn = student(class_labels=labels.tolist(), latents=noise, output_type="pt").images
+    assert torch.allclose(drawn, (x / 2 + 0.5).clamp(0, 1), atol=1e-6)
+    assert not torch.allclose(drawn[0], drawn[1])
+
+
 # ---- Folders ----
 
 

@@ -39,6 +39,17 @@ def test_the_loop():
     assert len(seen) == 8
 
 
+def test_a_network_of_two_times_is_told_the_next_level_too():
+    seen = []
+
+    def evaluate(x, timestep, following):
+        seen.append((timestep.tolist(), following.tolist()))
+        return torch.ones_like(x)
+
+    sample(evaluate, Countdown(), torch.zeros(2, 3), two_time=True)
+    assert seen == [([3.0] * 2, [2.0] * 2), ([2.0] * 2, [1.0] * 2), ([1.0] * 2, [0.0] * 2)]
+
+
 def test_stop_returns_x_before_that_evaluation():
     calls = []
 

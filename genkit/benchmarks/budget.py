@@ -26,7 +26,7 @@ from genkit.data.streams import Stream, TensorStream
 from genkit.denoisers.analytic import Mixture
 from genkit.denoisers.base import Denoiser, NetworkDenoiser
 from genkit.denoisers.calls import network_call
-from genkit.methods.base import Method, Stage
+from genkit.methods.base import Method, Role, Stage
 from genkit.networks.mlp import MLPDenoiser
 from genkit.rng import generator, sample_generators, sample_noise
 from genkit.sampling import Sampler
@@ -98,15 +98,28 @@ class Problem:
     def network(self) -> NetworkDenoiser:
         """A fresh student; copies of it count into `count` too."""
         network = MLPDenoiser(self.latent[0], self.latent[-1], WIDTH)
+        call = network_call(network)
+        return self.counted(NetworkDenoiser(network, call, self.density.path, "velocity", 1000.0))
+
+    def counted(self, denoiser: Any) -> Any:
+        """The denoiser, whose network counts into `count` from now on."""
         count = self.count
 
         # A function, not a method: a copied network keeps this one's count.
         def add(module: Any, inputs: tuple[Tensor, ...]) -> None:
             count.rows += len(inputs[0])
 
-        network.register_forward_pre_hook(add)
-        call = network_call(network)
-        return NetworkDenoiser(network, call, self.density.path, "velocity", 1000.0)
+        denoiser.network.register_forward_pre_hook(add)
+        return denoiser
+
+    def started(self, role: Role) -> Role:
+        """The role from a student's start instead of the exact teacher's, which has no weights; a
+        network that it is changed into is counted like its own."""
+        if role.start != "teacher":
+            return role
+        change = role.change
+        counted = None if change is None else lambda given: self.counted(change(given))
+        return replace(role, start=None, change=counted)
 
     def draws(self) -> FreshDraws:
         """Data without end."""
@@ -250,11 +263,9 @@ def _run(
     seed: int,
 ) -> Trained:
     roles = method.nets()
-    if begun is not None:  # the exact teacher has no weights: networks start from `begun` instead
-        method.nets = lambda: {  # type: ignore[method-assign]
-            name: replace(role, start=None) if role.start == "teacher" else role
-            for name, role in roles.items()
-        }
+    if begun is not None:
+        started = {name: problem.started(role) for name, role in roles.items()}
+        method.nets = lambda: started  # type: ignore[method-assign]
     config = TrainerConfig(
         max_steps=steps,
         batch_size=BATCH,

@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from genkit.guidance import Cond, both, guide
 from genkit.paths import EDM, Kind, Path, expand, wide
-from genkit.sampling import Generators, Sampler, sample
+from genkit.sampling import Generators, Sampler, network_times, sample
 
 Backend = Literal["func", "difference", "kernel"]
 AnyKind = Kind | Literal["mean_velocity"]
@@ -31,7 +31,7 @@ class Denoiser(nn.Module):
 
     path: the probability path. kind: the kind `raw` returns. time_scale: network time = t times it.
     two_time: the network takes a second time s, and its raw output is the mean velocity from t to s
-    (at s = t, its velocity).
+    (at s = t, its velocity), or what stands for it in another kind.
     """
 
     kind: Kind
@@ -67,13 +67,15 @@ class Denoiser(nn.Module):
         return self.path.convert(value, x_t, t, self.kind, kind)
 
     def mean_velocity(self, x_t: Tensor, t: Tensor, cond: Cond, s: Tensor) -> Tensor:
-        """u(x_t, t, s) of a two-time network (MeanFlow, arXiv 2505.13447, eq. 3)."""
+        """u(x_t, t, s) of a two-time network (MeanFlow, arXiv 2505.13447, eq. 3): its output, read
+        as a velocity at t whatever its kind."""
         if not self.two_time:
             raise ValueError(
                 f"{type(self).__name__} has one time input; mean_velocity needs a network with a "
                 "second one (two_time=True in its config)"
             )
-        return self.raw(x_t, t * self.time_scale, cond, s * self.time_scale)
+        value = self.raw(x_t, t * self.time_scale, cond, s * self.time_scale)
+        return self.path.convert(value, x_t, t, self.kind, "velocity")
 
     def jvp(
         self,
@@ -189,9 +191,11 @@ class Denoiser(nn.Module):
         x_0 = self.path.convert(value, x_t, t, self.kind, "x_0")
         return self.path.convert(value, x_t, t, self.kind, "eps") - x_0
 
-    def evaluate(self, x: Tensor, timestep: Tensor, cond: Cond) -> Tensor:
-        """`raw`, in the signature of the sampling loop, for a one-time network."""
-        return self.raw(x, timestep, cond)
+    def evaluate(
+        self, x: Tensor, timestep: Tensor, cond: Cond, following: Tensor | None = None
+    ) -> Tensor:
+        """`raw` as the sampling loop asks for it: a two-time network is told the next level too."""
+        return self.raw(x, timestep, cond, following)
 
     def sample(
         self,
@@ -202,7 +206,14 @@ class Denoiser(nn.Module):
         generator: Generators = None,
     ) -> Tensor:
         """Samples of `scheduler` from unit noise (b, ...)."""
-        return sample(lambda x, t: self.evaluate(x, t, cond), scheduler, noise, steps, generator)
+        return sample(
+            lambda x, t, *s: self.evaluate(x, t, cond, *s),
+            scheduler,
+            noise,
+            steps,
+            generator,
+            two_time=self.two_time,
+        )
 
     def simulate(
         self,
@@ -220,19 +231,18 @@ class Denoiser(nn.Module):
         """
         with torch.no_grad():
             x = sample(
-                lambda x, t: self.evaluate(x, t, cond),
+                lambda x, t, *s: self.evaluate(x, t, cond, *s),
                 scheduler,
                 noise,
                 sampler.steps,
                 generator,
                 stop,
+                two_time=self.two_time,
             )
         t = sampler.grid(self.path)[stop].to(x.device, x.dtype).expand(x.shape[0])
-        told = scheduler.timesteps[stop].to(torch.promote_types(x.dtype, torch.float32))
-        timestep = told.expand(x.shape[0])
-        value = self.evaluate(
-            scheduler.scale_model_input(x, scheduler.timesteps[stop]), timestep, cond
-        )
+        now, *then = network_times(scheduler, stop, x, self.two_time)
+        scaled = scheduler.scale_model_input(x, scheduler.timesteps[stop])
+        value = self.evaluate(scaled, now, cond, *then)
         return self.path.convert(value, x, t, self.kind, "x_0")
 
 

@@ -54,12 +54,14 @@ class Role:
 
     start: the role whose weights (and network class) it begins with, "teacher" among them, or None
     for a fresh network, made by `build(given)` when given, else by the run's own network builder.
-    `given` is the mapping of the roles made so far. ema: {name: Ema}; "export" is what is sampled,
+    `given` is the mapping of the roles made so far. change: what is made of the network it begins
+    with, such as one with a second time input. ema: {name: Ema}; "export" is what is sampled,
     measured and delivered, the others can be read in `loss` as roles["<role>.<name>"].
     """
 
     start: str | None = None
     build: Callable[[Mapping[str, nn.Module]], nn.Module] | None = None
+    change: Callable[[nn.Module], nn.Module] | None = None
     trainable: bool = True
     lr: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
@@ -77,7 +79,8 @@ class Stage:
     start: {role: role} copies weights at the stage's beginning. guidance: the teacher's w in this
     stage, for its predictions and for the pairs made from it. new_data: make pairs anew from this
     stage's teacher. fresh_optimizer: forget the optimizers' state. lr: {role: learning rate} where
-    it is not the role's own.
+    it is not the role's own. steps: evaluations by which the student of this stage is previewed and
+    judged, where it cannot yet do with those of the sampler (it is measured at those all the same).
     """
 
     name: str
@@ -87,6 +90,7 @@ class Stage:
     fresh_optimizer: bool = False
     new_data: bool = False
     lr: Mapping[str, float] = field(default_factory=dict)
+    steps: int | None = None
 
 
 @dataclass(frozen=True)

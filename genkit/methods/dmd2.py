@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from genkit import terms, times
 from genkit.denoisers.base import Denoiser
+from genkit.guidance import Cond
 from genkit.methods import base
 from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
 from genkit.networks.head import FeatureHead
@@ -146,16 +147,20 @@ class Method(base.Method):
     def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
         if moment.stage.name == "warm-up":
             return {"total": self.one_step(roles["student"], batch["pairs"]).mean()}
-        if "student" in roles.turn:
-            return self._student(roles, batch, rng)
-        return self._critics(roles, batch, rng)
+        if "student" not in roles.turn:
+            return self._critics(roles, batch, rng)
+        losses = self._student(roles, batch, rng)
+        if self.config.regression:
+            losses["regression"] = self.one_step(roles["student"], batch["pairs"]).mean()
+            losses["total"] = losses["total"] + self.config.regression * losses["regression"]
+        return losses
 
-    def _generate(self, roles: Roles, cond: Mapping[str, Tensor], shape: torch.Size, rng: Rng):
+    def _generate(self, roles: Roles, cond: Cond, shape: torch.Size, rng: Rng):
         """x_0 of the student at a random evaluation of its own sampler (sec. 4.5)."""
-        noise = self.path.noise(shape, rng)
-        stop = rng.integer(0, self.config.steps)
-        again = rng.generators(len(noise)) if self.config.steps > 1 else None
-        return roles["student"].simulate(noise, cond, self.scheduler, self.sampler(), stop, again)
+        noise, sampler = self.path.noise(shape, rng), self.sampler()
+        stop = rng.integer(0, sampler.steps)
+        again = rng.generators(len(noise)) if sampler.steps > 1 else None
+        return roles["student"].simulate(noise, cond, self.scheduler, sampler, stop, again)
 
     def _noised(
         self, x_0: Tensor, rng: Rng, low: float, high: float
@@ -165,32 +170,33 @@ class Method(base.Method):
         eps = self.path.noise(x_0.shape, rng)
         return self.path.add_noise(x_0, eps, t), eps, t
 
+    def _matching(
+        self, roles: Roles, x_0: Tensor, x_t: Tensor, t: Tensor, cond: Cond, mask: Tensor | None
+    ) -> Tensor:
+        """Eq. 5 of DMD2 with the gradient of DMD's eq. 7, per sample (b,); methods that follow
+        another divergence put their own here."""
+        with torch.no_grad():
+            teacher = roles["teacher"].predict(x_t, t, cond, "x_0")
+            fake = roles["fake"].predict(x_t, t, cond, "x_0")
+        over = self.config.normaliser
+        return terms.distribution_matching(x_0, teacher, fake, mask=mask, over=over)
+
     def _student(self, roles: Roles, batch: Batch, rng: Rng) -> Losses:
-        """Eq. 5 of DMD2 with the gradient of DMD's eq. 7, DMD's regression (its eq. 9), and
-        softplus(-d(fake))."""
+        """The matching of fresh samples, and softplus(-d(fake))."""
         data = batch["data"]
         cond, mask = data["cond"], data.get("mask")
         x_0 = self._generate(roles, cond, data["x_0"].shape, rng)
         x_t, _, t = self._noised(x_0, rng, self.config.low, self.config.high)
-        with torch.no_grad():
-            teacher = roles["teacher"].predict(x_t, t, cond, "x_0")
-            fake = roles["fake"].predict(x_t, t, cond, "x_0")
-        matching = terms.distribution_matching(
-            x_0, teacher, fake, mask=mask, over=self.config.normaliser
-        ).mean()
+        matching = self._matching(roles, x_0, x_t, t, cond, mask).mean()
         losses = {"total": matching, "matching": matching}
-        if self.config.regression:
-            losses["regression"] = self.one_step(roles["student"], batch["pairs"]).mean()
-            losses["total"] = losses["total"] + self.config.regression * losses["regression"]
         if self.config.adversarial:
             x_t, _, t = self._noised(x_0, rng, 0.0, 1.0)
-            losses["adversarial"] = terms.adversarial_student(
-                self._logits(roles, x_t, t, cond)[0]
-            ).mean()
+            logits, _ = self._logits(roles, x_t, t, cond)
+            losses["adversarial"] = terms.adversarial_student(logits).mean()
             losses["total"] = losses["total"] + self.config.adversarial * losses["adversarial"]
         return losses
 
-    def _logits(self, roles: Roles, x_t: Tensor, t: Tensor, cond: Mapping[str, Tensor]):
+    def _logits(self, roles: Roles, x_t: Tensor, t: Tensor, cond: Cond):
         """(logits, the fake network's velocity), from one forward."""
         head = roles["head"]
         velocity, features = roles["fake"].trace(x_t, t, cond, "velocity", head.names)

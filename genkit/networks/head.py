@@ -1,7 +1,9 @@
-"""A discriminator head on hooked features: one small MLP per feature, logits averaged over tokens.
+"""Small networks beside the student: a discriminator head on features, a weight of noise levels.
 
-After DMD2's head on the fake network's bottleneck (Yin et al. 2024, arXiv 2405.14867, sec. 4.3);
-here any named submodules of any network serve, as (b, tokens, d).
+The head is one small MLP per feature, its logits averaged over tokens, after DMD2's on the fake
+network's bottleneck (Yin et al. 2024, arXiv 2405.14867, sec. 4.3); here any named submodules of any
+network serve, as (b, tokens, d). The weight is that of EDM2 (Karras et al. 2024, arXiv 2312.02696),
+there on random frequencies.
 """
 
 from __future__ import annotations
@@ -32,3 +34,19 @@ class FeatureHead(nn.Module):
             for name, head in zip(self.names, self.heads, strict=True)
         ]
         return torch.stack(logits, -1)
+
+
+class LogWeight(nn.Module):
+    """The logarithm of a loss's learned weight at a noise angle (b,) in [0, pi/2]: a sum of cosines
+    that begins at 0."""
+
+    order: Tensor
+
+    def __init__(self, count: int = 16) -> None:
+        super().__init__()
+        self.register_buffer("order", torch.arange(count, dtype=torch.float32))
+        self.scale = nn.Parameter(torch.zeros(count))
+
+    def forward(self, angle: Tensor) -> Tensor:
+        # Half waves over the whole range, which any smooth function of it is a sum of.
+        return torch.cos(2 * angle.float()[:, None] * self.order) @ self.scale

@@ -54,6 +54,10 @@ class Networks:
             self._prepare(name, role)
 
     def _build(self, name: str, role: Role, network: Callable[[], Denoiser] | None) -> nn.Module:
+        built = self._begin(name, role, network)
+        return built if role.change is None else role.change(built)
+
+    def _begin(self, name: str, role: Role, network: Callable[[], Denoiser] | None) -> nn.Module:
         if role.build is not None:
             return role.build(self.nets)
         if role.start is None:

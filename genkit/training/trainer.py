@@ -161,6 +161,7 @@ class Trainer:
 
     def _enter(self, number: int, span: Span) -> Any:
         """Begin a stage, or go on in the middle of one."""
+        self.watch.steps = span.stage.steps
         if self.step == span.first:
             self.networks.enter(span.stage)
             if self.main:

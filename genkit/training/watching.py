@@ -35,7 +35,8 @@ Measure = Callable[[Sample], Mapping[str, float]]
 class Watch:
     """Looks at the student's export average, in the main process.
 
-    best: {"step", "distance"} of the best student measured, whose weights are kept.
+    best: {"step", "distance"} of the best student measured, whose weights are kept. steps: those
+    of the stage, for previews that name none.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Watch:
         self.preview, self.measure, self.samples = preview, measure, samples
         self.health = preview and Health(preview.reference, preview.cond, preview.n)
         self.best: dict[str, Any] | None = None
+        self.steps: int | None = None
 
     def sample(
         self, noise: Tensor, cond: Cond, generator: Generators = None, steps: int | None = None
@@ -67,7 +69,7 @@ class Watch:
 
     def _previewed(self, preview: Preview) -> Tensor:
         noise, generators = preview.draw(self.method.latent)
-        return self.sample(noise, preview.cond, generators, preview.steps)
+        return self.sample(noise, preview.cond, generators, preview.steps or self.steps)
 
     def begin_stage(self) -> None:
         """Remember how the student starts, to judge it by."""

@@ -73,18 +73,20 @@ class TrainedPipeline(DiffusionPipeline):
 
     def guided(
         self,
-        network: Callable[[Tensor, Tensor, Tensor], Tensor],
+        network: Callable[..., Tensor],
         cond: Tensor,
         uncond: Tensor | None,
     ) -> Evaluate:
         """network(x, timestep, condition)'s raw output with guidance, in one doubled batch unless
-        the scale is 1 or there is nothing to be guided from."""
+        the scale is 1 or there is nothing to be guided from. A network of two times is given the
+        second one after the condition."""
         doubled = cond if uncond is None else torch.cat([uncond, cond])
 
-        def evaluate(x: Tensor, timestep: Tensor) -> Tensor:
+        def evaluate(x: Tensor, timestep: Tensor, *second: Tensor) -> Tensor:
             if uncond is None or self._guidance_scale == 1:
-                return network(x, timestep, cond)
-            value = network(torch.cat([x, x]), torch.cat([timestep, timestep]), doubled)
+                return network(x, timestep, cond, *second)
+            twice = [torch.cat([each, each]) for each in (x, timestep, *second)]
+            value = network(*twice[:2], doubled, *twice[2:])
             without, within = value.chunk(2)
             return guide(within, without, self._guidance_scale)
 
@@ -111,7 +113,15 @@ class TrainedPipeline(DiffusionPipeline):
                 given = {"latents": x} if tensor_inputs else {}
                 return callback(self, i, timestep, given).pop("latents", x)
 
-            return sample(evaluate, self.scheduler, noise, steps, generator, callback=after)
+            return sample(
+                evaluate,
+                self.scheduler,
+                noise,
+                steps,
+                generator,
+                callback=after,
+                two_time=bool(whole.network.config.get("two_time", False)),
+            )
 
     def trained_steps(self, steps: int | None) -> int:
         """The number of steps asked for, or the trained one; ValueError for fewer than one."""

@@ -60,7 +60,12 @@ def test_students_of_every_kind_of_method(problem):
     again = start(problem, limit, 0)
     assert torch.equal(again.samples(6, 1, 4), begun.samples(6, 1, 4)), "a seed decides"
     before = begun.samples(6, 0, 1)
-    for name, settings in (("reflow, x", {"reflow_share": 0.0}), ("consistency", {}), ("dmd2", {})):
+    for name, settings in (
+        ("reflow, x", {"reflow_share": 0.0}),
+        ("consistency", {}),
+        ("dmd2", {}),
+        ("meanflow", {}),
+    ):
         trained = fit(name, settings, problem, begun, limit, 0)
         x = trained.samples(6, 0)
         assert x.shape == (6, 1, 4, 4) and x.isfinite().all()

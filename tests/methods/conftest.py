@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from diffusers import FlowMapEulerDiscreteScheduler
 from torch import nn
 
 from genkit.denoisers.analytic import Gaussian
 from genkit.denoisers.base import Denoiser
+from genkit.hub import make_scheduler
 from genkit.methods.base import Moment, Roles
 from genkit.paths import RectifiedFlow, expand, wide
 from genkit.rng import Rng
@@ -44,6 +44,23 @@ class Learned(Denoiser):
         return (self.mean + gain * centred).to(x_t.dtype)
 
 
+class MeanVelocity(Denoiser):
+    """u(x, t, s) of N(mean, std^2), mean and std learned."""
+
+    def __init__(self, path, mean=0.0, std=1.0):
+        super().__init__(path, "velocity", time_scale=1000.0, two_time=True)
+        self.mean = nn.Parameter(torch.tensor(mean, dtype=torch.float64))
+        self.std = nn.Parameter(torch.tensor(std, dtype=torch.float64))
+
+    def raw(self, x_t, timestep, cond, s=None):
+        t, s = (expand(wide(each) / self.time_scale, x_t) for each in (timestep, s))
+        x, c = x_t.double(), self.std
+        root_t, root_s = (torch.sqrt((1 - each) ** 2 * c**2 + each**2) for each in (t, s))
+        # (root_t - root_s) / (t - s) without a quotient of small numbers.
+        slope = ((t + s) * (1 + c**2) - 2 * c**2) / (root_t + root_s)
+        return (-self.mean + (x - (1 - t) * self.mean) * slope / root_t).to(x_t.dtype)
+
+
 @pytest.fixture
 def path():
     return RectifiedFlow()
@@ -57,6 +74,11 @@ def teacher(path):
 @pytest.fixture
 def learned():
     return Learned
+
+
+@pytest.fixture
+def mean_velocity():
+    return MeanVelocity
 
 
 def batch_of(n, step):
@@ -75,7 +97,7 @@ def fit(teacher):
     turns and averages that the Trainer has."""
 
     def run(method, student, others=None, stage=0, steps=300, n=512, lr=0.03):
-        method.scheduler = FlowMapEulerDiscreteScheduler()
+        method.scheduler = make_scheduler(method.sampler(), method.path, "x_0", 1000.0)
         trained = {"student": student, **(others or {})}
         roles = Roles(teacher=teacher, **trained)
         nets = method.nets()

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import pathlib
+import shutil
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from genkit.denoisers.calls import network_call
 from genkit.methods import base
 from genkit.methods.base import Moment
 from genkit.networks.mlp import MLPDenoiser
-from genkit.paths import RectifiedFlow
+from genkit.paths import PATHS, RectifiedFlow
 
 HERE = pathlib.Path(__file__).parent
 NAMES = sorted(
@@ -27,42 +28,44 @@ def method_class(name):
     return importlib.import_module(f"genkit.methods.{name}").Method
 
 
-def network(kind="velocity"):
+def network(path, kind="velocity"):
     built = MLPDenoiser(width=16, depth=3)
     torch.nn.init.normal_(built.leave.weight, std=0.1)
-    return NetworkDenoiser(built, network_call(built), RectifiedFlow(), kind, 1000.0)
+    return NetworkDenoiser(built, network_call(built), path, kind, 1000 / path.t_max)
 
 
-def trained(method, out, kind, **config):
+def trained(method, out, kind, resume=False, **config):
     """(the Trainer's result, teacher or None, the student) of four steps on random data."""
     from genkit.hub import make_scheduler
     from genkit.training.config import TrainerConfig
     from genkit.training.trainer import Trainer
 
-    method.scheduler = make_scheduler(method.sampler(), method.path, kind, 1000.0)
+    torch.manual_seed(0)
+    path = method.path
+    method.scheduler = make_scheduler(method.sampler(), path, kind, 1000 / path.t_max)
     x_0, cond = torch.randn(64, 1, 8, 8), {"label": torch.arange(64) % 10}
     pairs = TensorStream({"eps": torch.randn_like(x_0), "x_0": x_0, "cond": cond})
     delivered = {}
-    teacher = network(kind) if method.has_teacher else None
+    teacher = network(path, kind) if method.has_teacher else None
     trainer = Trainer(
         method,
         out,
         TrainerConfig(**({"max_steps": 4, "batch_size": 8} | config)),
         streams={"data": TensorStream({"x_0": x_0, "cond": cond})},
-        network=lambda: network(kind),
+        network=lambda: network(path, kind),
         teacher=teacher,
         make_pairs=lambda teacher, stage, number: pairs,
         export=lambda parts, out: delivered.update(parts),
     )
-    return trainer.run(), teacher, delivered["network"]
+    return trainer.run(resume), teacher, delivered["network"]
 
 
 @pytest.fixture
 def make():
-    def build(name, **config):
+    def build(name, path=None, **config):
         cls = method_class(name)
         uncond = {"label": torch.tensor([10])}
-        return cls(cls.Config(**config), RectifiedFlow(), (1, 8, 8), uncond=uncond)
+        return cls(cls.Config(**config), path or RectifiedFlow(), (1, 8, 8), uncond=uncond)
 
     return build
 
@@ -103,6 +106,24 @@ class TestMethod:
             changed = [not torch.equal(before[key], after[key]) for key in before]
             assert any(changed), "the student is still the teacher"
             assert all(p.grad is None for p in teacher.parameters())
+
+    def test_trains_on_every_path_it_claims(self, name, make, tmp_path):
+        for path in method_class(name).paths:
+            method = make(name, PATHS[path]())
+            _, _, student = trained(method, tmp_path / path, "velocity", max_steps=2)
+            noise, label = torch.randn(2, 1, 8, 8), {"label": torch.tensor([1, 2])}
+            assert method.sample(student, noise, label).isfinite().all(), path
+
+    def test_a_resumed_run_ends_with_the_same_bits(self, name, make, tmp_path):
+        """All that a method remembers is in its checkpoints."""
+        whole, part = tmp_path / "whole", tmp_path / "part"
+        _, _, student = trained(make(name), whole, "velocity", checkpoint_every=1)
+        shutil.copytree(whole, part)
+        shutil.rmtree(part / "checkpoints" / "step-00000004")
+        result, _, again = trained(make(name), part, "velocity", checkpoint_every=1, resume=True)
+        assert result.finished
+        for key, value in student.state_dict().items():
+            assert torch.equal(value, again.state_dict()[key]), key
 
     def test_no_few_samples_are_the_whole_loss(self, name, make, tmp_path):
         """A network that predicts x_0 gives a velocity that divides by sigma, which is near 0 for

@@ -1,8 +1,10 @@
-"""The discriminator head: logits of named features, one per feature, in float32."""
+"""The discriminator head: logits of named features, one per feature, in float32; the weight."""
+
+import math
 
 import torch
 
-from genkit.networks.head import FeatureHead
+from genkit.networks.head import FeatureHead, LogWeight
 
 
 def test_one_logit_per_feature_averaged_over_tokens():
@@ -20,3 +22,12 @@ def test_logits_are_float32_under_autocast():
     head = FeatureHead({"a": 8})
     with torch.autocast("cpu", torch.bfloat16):
         assert head({"a": torch.randn(2, 1, 8)}).dtype == torch.float32
+
+
+def test_a_log_weight_begins_at_0_and_follows_smooth_functions_of_the_angle():
+    net, angle = LogWeight(), torch.linspace(0, math.pi / 2, 200)
+    assert (net(angle) == 0).all()
+    basis = torch.cos(2 * angle[:, None] * net.order)
+    want = 2 * torch.exp(-angle) + torch.sin(angle)
+    net.scale.data = torch.linalg.lstsq(basis, want[:, None]).solution[:, 0]
+    assert (net(angle) - want).abs().max() < 0.05

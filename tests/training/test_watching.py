@@ -6,6 +6,7 @@ import pytest
 import torch
 from training_toys import SMALL, OneRole, one_role, two_roles
 
+from genkit.methods.base import Stage
 from genkit.training.health import Collapse
 
 
@@ -71,6 +72,41 @@ def test_sampling_leaves_training_as_it_was(tmp_path):
     calls = student.network.calls.item()
     one, two = (trainer.watch.sample(torch.ones(1, 2), {}) for _ in range(2))
     assert torch.equal(one, two) and student.training and student.network.calls == calls
+
+
+class Halving(OneRole):
+    """Its first stage's student takes four steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def stages(self):
+        return [Stage("4 steps", 0.5, steps=4), Stage("1 step", 0.5)]
+
+    def sample(self, student, noise, cond, steps=None, generator=None):
+        self.asked.append(steps)
+        return super().sample(student, noise, cond, steps, generator)
+
+
+def test_a_stage_is_previewed_with_its_own_steps_and_measured_with_the_last(tmp_path):
+    from training_toys import render
+
+    from genkit.training.preview import Preview
+
+    preview = Preview(6, {}, 5, render, reference=torch.randn(6, 2))
+    measured = []
+
+    def measure(sample):
+        before = len(method.asked)
+        sample(torch.ones(1, 2), {})
+        measured.extend(method.asked[before:])
+        return {"distance": 1.0}
+
+    method = Halving()
+    one_role(tmp_path / "run", {}, method, preview=preview, measure=measure).run()
+    assert measured and set(measured) == {None}
+    assert method.asked[0] == 4 and method.asked.count(4) > 1 and method.asked[-2] is None
 
 
 class Vanishing(OneRole):

@@ -1,0 +1,140 @@
+"""sCM: the consistency function in continuous time, dx_0/dt = 0 along the teacher's ODE.
+
+Lu & Song 2024 (arXiv 2410.11081, alg. 1, distillation). No grid and no target network: the student
+is pulled along its own derivative in time, taken on TrigFlow, with the tangent's unstable part
+warmed up, the tangent normalised, and a learned weight for each noise level. A student on any path
+is read as a velocity on TrigFlow (genkit.denoisers.base.Repathed); its network is not changed.
+Faithful but for: the tangent is normalised by its root mean square and the loss is a mean, as in
+NVIDIA's FastGen, where the paper takes norms and divides by the size; the warm-up is a share of
+the run (the paper's 10,000 steps are longer than most of ours); AdamW for RAdam; and one call gives
+value and derivative, where the paper makes two. Training without a teacher (sCT) is left out. The
+derivative is exact (`func`), or a central difference for networks whose attention has no forward
+derivative. Run it in float32: in bfloat16 the derivative in time is noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from genkit import terms, times
+from genkit.denoisers.base import Denoiser, Repathed
+from genkit.guidance import Cond
+from genkit.methods import base
+from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
+from genkit.networks.head import LogWeight
+from genkit.paths import TrigFlow, expand
+from genkit.rng import Rng
+from genkit.sampling import Sampler
+
+FLOOR = 0.05  # as in flow matching: a prediction of x_0 is no velocity at sigma = 0
+
+
+class Method(base.Method):
+    family = "consistency"
+    paper = "arXiv 2410.11081"
+    needs = ("data",)
+    presets = {}
+
+    @dataclass
+    class Config:
+        lr: float = 5e-4
+        """Learning rate at the start, decayed to 0."""
+        warmup: int = 50
+        """Steps over which the learning rate rises."""
+        ema: float = 0.999
+        """Rate of the average that is sampled and delivered."""
+        guidance: float | None = None
+        """The teacher's guidance, baked into the student; by default the teacher's own."""
+        sigma_data: float = 0.5
+        """Deviation of the data, TrigFlow's scale of noise."""
+        time_mean: float = -1.0
+        """Mean of log(sigma / alpha), which is drawn from a normal distribution."""
+        time_std: float = 1.4
+        """Its deviation."""
+        tangent_warmup: float = 0.25
+        """Share of the run over which the tangent's unstable part is let in."""
+        tangent_floor: float = 0.1
+        """What is added to the tangent's size where it is divided by it."""
+        derivative: Literal["func", "difference", "kernel"] = "func"
+        """How the student's derivative is taken: exactly on torch's attention, by central
+        differences, or exactly on the network's own attention."""
+        steps: int = 1
+        """Evaluations of the delivered student, x_0 re-noised between them."""
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        self.trig = TrigFlow(config.sigma_data)
+
+    def stages(self) -> list[Stage]:
+        return [Stage("train", guidance=self.guidance)]
+
+    def nets(self) -> dict[str, Role]:
+        config = self.config
+        average, common = {"export": Ema(warmed(config.ema))}, {"warmup": config.warmup}
+        student = Role(
+            "teacher", lr=config.lr, betas=(0.9, 0.99), decay=True, ema=average, **common
+        )
+        return {"student": student, "weight": Role(build=_weight, lr=1e-2, decay=True, **common)}
+
+    def turns(self, moment: Moment) -> list[tuple[str, ...]]:
+        return [("student", "weight")]
+
+    def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
+        data, student = batch["data"], roles["student"]
+        x_0, cond, mask = data["x_0"], data["cond"], data.get("mask")
+        eps, t = self.path.noise(x_0.shape, rng), self._times(x_0.shape[:1], rng)
+        x_t = self.trig.add_noise(x_0, eps, t)
+        warm = self.config.tangent_warmup * moment.steps
+        r = min(1.0, moment.step / warm) if warm else 1.0
+        velocity, tangent = self.tangent(roles, x_t, t, cond, r)
+        tangent = terms.normalised(tangent, mask, self.config.tangent_floor)
+        # F is the velocity in units of sigma_data; the prior weight is 1 / sigma.
+        prior = -torch.log(self.config.sigma_data * torch.tan(t.double())).float()
+        if student.kind == "x_0":
+            sine = torch.sin(t)
+            prior = prior + 2 * torch.log(sine / sine.clamp(min=FLOOR))
+        log_weight = roles["weight"](t)
+        loss = terms.toward(velocity / self.config.sigma_data, tangent, log_weight + prior, mask)
+        return {"total": (loss + prior).mean(), "tangent": terms.mean(tangent**2, mask).mean()}
+
+    def tangent(
+        self, roles: Roles, x_t: Tensor, t: Tensor, cond: Cond, r: float
+    ) -> tuple[Tensor, Tensor]:
+        """(the student's velocity on TrigFlow, with gradient; the tangent, without), (b, ...)."""
+        with torch.no_grad():
+            slope = self._on_trig(roles["teacher"]).predict(x_t, t, cond, "velocity")
+        rate = (torch.cos(t.double()) * torch.sin(t.double())).to(t.dtype)
+        velocity, moved = self._on_trig(roles["student"]).jvp(
+            x_t,
+            t,
+            cond,
+            "velocity",
+            expand(rate.to(x_t.dtype), x_t) * slope,
+            rate,
+            backend=self.config.derivative,
+        )
+        tangent = terms.consistency_tangent(x_t, velocity.detach(), slope, moved.detach(), t, r)
+        return velocity, tangent
+
+    def _on_trig(self, denoiser: Denoiser) -> Denoiser:
+        return Repathed(denoiser, self.trig)
+
+    def _times(self, shape: torch.Size, rng: Rng) -> Tensor:
+        """Times of TrigFlow, within the noise levels of the student's own path."""
+        config, ends = self.config, torch.tensor([self.path.t_min, self.path.t_max]).double()
+        low, high = self.trig.t_of_angle(self.path.angle(ends)).tolist()
+        t = times.log_normal(self.trig, shape, rng, config.time_mean, config.time_std)
+        # A little inside: at its very ends a path's clock need not have a derivative.
+        return t.clamp(max(low + 1e-5, 1e-4), min(high - 1e-5, self.trig.t_max - 1e-4))
+
+    def sampler(self) -> Sampler:
+        return Sampler(steps=self.config.steps, stochastic=self.config.steps > 1)
+
+
+def _weight(given: Mapping[str, nn.Module]) -> nn.Module:
+    return LogWeight()
