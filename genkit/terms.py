@@ -47,6 +47,21 @@ def pseudo_huber(a: Tensor, b: Tensor, mask: Tensor | None = None, c: float = 0.
     return torch.sqrt(mean((a - b) ** 2, mask) + c**2) - c
 
 
+FLOOR = 0.05  # the sigma below which the velocity of a prediction of x_0 weighs no more
+
+
+def velocity_weight(sigma: Tensor, kind: Kind, floor: float = FLOOR) -> Tensor:
+    """What a squared error of the velocity weighs at sigma (b,), where a network predicts `kind`.
+
+    The velocity of one that predicts x_0 divides by sigma, so that a few samples near sigma = 0
+    would be the whole loss: below `floor` its weight falls with sigma^2 (JiT, arXiv 2511.13720,
+    sec. 4). All others weigh 1.
+    """
+    if kind != "x_0":
+        return torch.ones_like(sigma)
+    return (sigma / sigma.clamp(min=floor)).square()
+
+
 def flow_matching(
     velocity: Tensor,
     x_0: Tensor,
@@ -55,20 +70,12 @@ def flow_matching(
     t: Tensor,
     mask: Tensor | None = None,
     kind: Kind = "velocity",
-    floor: float = 0.05,
+    floor: float = FLOOR,
 ) -> Tensor:
     """|v - (alpha' x_0 + sigma' eps)|^2 per sample (conditional flow matching, arXiv 2210.02747,
-    eq. 9).
-
-    kind: what the network predicts. The velocity of one that predicts x_0 divides by sigma, so that
-    a few samples near sigma = 0 would be the whole loss: below `floor` its weight falls with
-    sigma^2 (JiT, arXiv 2511.13720, sec. 4).
-    """
+    eq. 9), with `velocity_weight` for what the network predicts."""
     loss = squared(velocity, path.target(x_0, eps, t, "velocity"), mask)
-    if kind != "x_0":
-        return loss
-    sigma = path.sigma(t)
-    return loss * (sigma / sigma.clamp(min=floor)).square()
+    return loss * velocity_weight(path.sigma(t), kind, floor)
 
 
 def regression(

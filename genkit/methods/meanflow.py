@@ -27,8 +27,6 @@ from genkit.paths import expand
 from genkit.rng import Rng
 from genkit.sampling import Sampler
 
-FLOOR = 0.05  # as in flow matching: a prediction of x_0 is no velocity at sigma = 0
-
 
 class Method(base.Method):
     family = "trajectory"
@@ -89,8 +87,7 @@ class Method(base.Method):
                 slope = roles["teacher"].predict(x_t, t, cond, "velocity")
         mean, target = self.target(roles, x_t, t, s, cond, slope)
         error = terms.squared(mean, target, mask)
-        if roles["student"].kind == "x_0":
-            error = error * (t / t.clamp(min=FLOOR)).square()
+        error = error * terms.velocity_weight(self.path.sigma(t), roles["student"].kind)
         weight = (error.detach() + 1e-3) ** -self.config.power
         return {"total": (weight * error).mean(), "error": error.mean()}
 

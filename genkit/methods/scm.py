@@ -31,8 +31,6 @@ from genkit.paths import TrigFlow, expand
 from genkit.rng import Rng
 from genkit.sampling import Sampler
 
-FLOOR = 0.05  # as in flow matching: a prediction of x_0 is no velocity at sigma = 0
-
 
 class Method(base.Method):
     family = "consistency"
@@ -95,9 +93,7 @@ class Method(base.Method):
         tangent = terms.normalised(tangent, mask, self.config.tangent_floor)
         # F is the velocity in units of sigma_data; the prior weight is 1 / sigma.
         prior = -torch.log(self.config.sigma_data * torch.tan(t.double())).float()
-        if student.kind == "x_0":
-            sine = torch.sin(t)
-            prior = prior + 2 * torch.log(sine / sine.clamp(min=FLOOR))
+        prior = prior + torch.log(terms.velocity_weight(torch.sin(t), student.kind))
         log_weight = roles["weight"](t)
         loss = terms.toward(velocity / self.config.sigma_data, tangent, log_weight + prior, mask)
         return {"total": (loss + prior).mean(), "tangent": terms.mean(tangent**2, mask).mean()}

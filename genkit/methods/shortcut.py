@@ -29,8 +29,6 @@ from genkit.paths import expand
 from genkit.rng import Rng
 from genkit.sampling import Sampler
 
-FLOOR = 0.05  # as in flow matching: a prediction of x_0 is no velocity at sigma = 0
-
 
 class Method(base.Method):
     family = "trajectory"
@@ -94,8 +92,7 @@ class Method(base.Method):
             halves = self.halves(roles["student.export"], x_t, t, s, cond)
         target = torch.where(expand(long, x_t), halves, slope)
         error = terms.squared(student.predict(x_t, t, cond, "mean_velocity", s), target, mask)
-        if student.kind == "x_0":
-            error = error * (t / t.clamp(min=FLOOR)).square()
+        error = error * terms.velocity_weight(self.path.sigma(t), student.kind)
         return {"total": error.mean(), "long": (error * long).sum() / long.sum().clamp(min=1)}
 
     def halves(self, student: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond) -> Tensor:
