@@ -66,6 +66,11 @@ class Denoiser(nn.Module):
         value = self.raw(x_t, t * self.time_scale, cond, second)
         return self.path.convert(value, x_t, t, self.kind, kind)
 
+    @property
+    def unguided(self) -> Denoiser:
+        """Itself, without the guidance around it where there is one."""
+        return self
+
     def mean_velocity(self, x_t: Tensor, t: Tensor, cond: Cond, s: Tensor) -> Tensor:
         """u(x_t, t, s) of a two-time network (MeanFlow, arXiv 2505.13447, eq. 3): its output, read
         as a velocity at t whatever its kind."""
@@ -311,6 +316,10 @@ class Guided(_Around):
     def __init__(self, inner: Denoiser, w: float | Tensor, uncond: Cond) -> None:
         super().__init__(inner)
         self.w, self.uncond = w, dict(uncond)
+
+    @property
+    def unguided(self) -> Denoiser:
+        return self.inner
 
     def raw(self, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None) -> Tensor:
         doubled = both(cond, self.uncond, x_t.shape[0])

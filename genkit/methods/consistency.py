@@ -31,6 +31,17 @@ class Method(base.Method):
     needs = ("data",)
     presets = {
         "digits": {"max_steps": 3000, "batch_size": 256, "mixed_precision": "bf16"},
+        "emoji-scenes": {
+            "guidance": 1.5,
+            "max_steps": 2000,
+            "batch_size": 64,
+            "muon": r"blocks?\.",
+            "mixed_precision": "bf16",
+            "measure_every": 0,
+            "evaluate_n": 500,
+            "evaluate_seeds": (0,),
+            "evaluate_precision": "bf16",
+        },
     }
 
     @dataclass

@@ -24,7 +24,7 @@ from genkit.denoisers.base import Denoiser
 from genkit.guidance import Cond
 from genkit.methods import base
 from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
-from genkit.networks.head import FeatureHead
+from genkit.networks.head import FeatureHead, middle_block
 from genkit.rng import Rng
 from genkit.sampling import Sampler
 
@@ -103,8 +103,11 @@ class Method(base.Method):
         """Weight of the GAN term in the student's loss; 0 leaves the head out."""
         head: float = 1e-2
         """Weight of the head's loss beside the fake score's."""
+        critic: Literal["fake", "teacher"] = "fake"
+        """Whose features the head reads: the fake network's, which learn from the head (DMD2), or
+        the frozen teacher's, which stand still under it (LADD, arXiv 2403.12015, sec. 4)."""
         features: tuple[str, ...] = ()
-        """Submodules of the fake network whose outputs the head reads; empty: its middle block."""
+        """Submodules of that network whose outputs the head reads; empty: its middle block."""
         normaliser: Literal["sample", "batch"] = "batch"
         """Over what the gradient is normalised."""
         steps: int = 1
@@ -129,13 +132,13 @@ class Method(base.Method):
         return roles
 
     def _head(self, given: Mapping[str, nn.Module]) -> nn.Module:
-        fake = given["fake"]
-        names = self.config.features or middle_block(fake)
+        network = given[self.config.critic]
+        names = self.config.features or middle_block(network)
         cond = self.uncond or {}
         t = torch.full((1,), self.path.t_max)
-        assert isinstance(fake, Denoiser)
+        assert isinstance(network, Denoiser)
         with torch.no_grad():
-            _, features = fake.trace(torch.zeros(1, *self.latent), t, cond, "x_0", names)
+            _, features = network.trace(torch.zeros(1, *self.latent), t, cond, "x_0", names)
         return FeatureHead({name: each.shape[-1] for name, each in features.items()})
 
     def turns(self, moment: Moment) -> list[tuple[str, ...]]:
@@ -163,10 +166,11 @@ class Method(base.Method):
         return roles["student"].simulate(noise, cond, self.scheduler, sampler, stop, again)
 
     def _noised(
-        self, x_0: Tensor, rng: Rng, low: float, high: float
+        self, x_0: Tensor, rng: Rng, low: float, high: float, shift: float | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(x_t, eps, t) at u uniform in [low, high], shifted."""
-        t = times.shifted(self.path, x_0.shape[:1], rng, self.config.shift, low, high)
+        shift = self.config.shift if shift is None else shift
+        t = times.shifted(self.path, x_0.shape[:1], rng, shift, low, high)
         eps = self.path.noise(x_0.shape, rng)
         return self.path.add_noise(x_0, eps, t), eps, t
 
@@ -190,17 +194,23 @@ class Method(base.Method):
         matching = self._matching(roles, x_0, x_t, t, cond, mask).mean()
         losses = {"total": matching, "matching": matching}
         if self.config.adversarial:
-            x_t, _, t = self._noised(x_0, rng, 0.0, 1.0)
-            logits, _ = self._logits(roles, x_t, t, cond)
+            logits = self._judged(roles, x_0, cond, rng)
             losses["adversarial"] = terms.adversarial_student(logits).mean()
             losses["total"] = losses["total"] + self.config.adversarial * losses["adversarial"]
         return losses
 
     def _logits(self, roles: Roles, x_t: Tensor, t: Tensor, cond: Cond):
-        """(logits, the fake network's velocity), from one forward."""
-        head = roles["head"]
-        velocity, features = roles["fake"].trace(x_t, t, cond, "velocity", head.names)
+        """(logits, velocity) of the network that the head reads, from one forward."""
+        head, network = roles["head"], roles[self.config.critic].unguided
+        velocity, features = network.trace(x_t, t, cond, "velocity", head.names)
         return head(features), velocity
+
+    def _judged(self, roles: Roles, x_0: Tensor, cond: Cond, rng: Rng) -> Tensor:
+        """Logits of noised x_0. The teacher's features are read at times evenly spread, whatever
+        the shift: it knows pictures at little noise, where a learning fake may not."""
+        shift = self.config.shift if self.config.critic == "fake" else 1.0
+        x_t, _, t = self._noised(x_0, rng, 0.0, 1.0, shift)
+        return self._logits(roles, x_t, t, cond)[0]
 
     def _critics(self, roles: Roles, batch: Batch, rng: Rng) -> Losses:
         """Denoising score matching of the fake on the student's samples, and the head's loss."""
@@ -210,31 +220,19 @@ class Method(base.Method):
             x_0 = self._generate(roles, cond, data["x_0"].shape, rng)
         # Not from 0: the velocity of a prediction of x_0 divides by sigma.
         x_t, eps, t = self._noised(x_0, rng, 1e-4, 1.0)
-        if self.config.adversarial:
-            fake_logits, velocity = self._logits(roles, x_t, t, cond)
+        logits = None
+        if self.config.adversarial and self.config.critic == "fake":
+            logits, velocity = self._logits(roles, x_t, t, cond)
         else:
-            fake_logits, velocity = None, roles["fake"].predict(x_t, t, cond, "velocity")
+            velocity = roles["fake"].predict(x_t, t, cond, "velocity")
         kind = roles["fake"].kind
         score = terms.flow_matching(velocity, x_0, eps, self.path, t, mask, kind).mean()
-        if fake_logits is None:
+        if not self.config.adversarial:
             return {"total": score, "fake_score": score}
-        real_t, _, real_time = self._noised(data["x_0"], rng, 0.0, 1.0)
-        real_logits, _ = self._logits(roles, real_t, real_time, cond)
+        fake_logits = self._judged(roles, x_0, cond, rng) if logits is None else logits
+        real_logits = self._judged(roles, data["x_0"], cond, rng)
         head = terms.adversarial_head(real_logits, fake_logits).mean()
         return {"total": score + self.config.head * head, "fake_score": score, "head": head}
 
     def sampler(self) -> Sampler:
         return Sampler(steps=self.config.steps, stochastic=self.config.steps > 1)
-
-
-def middle_block(denoiser: nn.Module) -> tuple[str, ...]:
-    """The middle entry of the network's longest list of blocks; ValueError if it has none."""
-    lists = {
-        name: module
-        for name, module in denoiser.named_modules()
-        if isinstance(module, nn.ModuleList)
-    }
-    if not lists:
-        raise ValueError("the network has no list of blocks; name its submodules with features=")
-    name = max(lists, key=lambda each: len(lists[each]))
-    return (f"{name}.{len(lists[name]) // 2}",)

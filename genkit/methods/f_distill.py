@@ -5,7 +5,7 @@ h(r) = r^2 f''(r), r = teacher / student at x_t; r is exp(logit) of the head, wh
 is real data. Ratios are clamped and divided by a running mean of their noise level (E[r] = 1 in
 theory), and weights by their mean. Faithful to the authors' released code but for: bins are equal
 on the path's own clock, not in t (on EDM nearly all would fall in the first); the head reads the
-fake network's features, as in DMD2, where the release reads the frozen teacher's; the ratio's head
+fake network's features, as in DMD2 (`--critic teacher` is the release's); the ratio's head
 and the GAN term see their own draws of t. Else it is genkit's DMD2, with its regression stage.
 With a guided teacher the score is not that of the density the head sees, so r and the score
 difference disagree; the release has it so too.

@@ -31,7 +31,21 @@ class Method(base.Method):
             "mixed_precision": "bf16",
             "pairs": 40_000,
             "pair_steps": 8,
-        }
+        },
+        "emoji-scenes": {
+            "guidance": 1.5,
+            "max_steps": 2000,
+            "batch_size": 64,
+            "muon": r"blocks?\.",
+            "mixed_precision": "bf16",
+            "pairs": 12_000,
+            "pair_steps": 8,
+            "pair_precision": "bf16",
+            "measure_every": 0,
+            "evaluate_n": 500,
+            "evaluate_seeds": (0,),
+            "evaluate_precision": "bf16",
+        },
     }
 
     @dataclass

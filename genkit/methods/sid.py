@@ -9,8 +9,8 @@ here `start` is sigma / alpha of that level on any path, and data's share is dro
 Faithful in loss, alpha, start and one fake turn to a student's; not in: the normaliser, over the
 batch by default (per sample it stalls low dimensions at a wrong point where alpha > 1); times,
 uniform on the path's own clock up to a noise like the paper's (on EDM its own are --high 0.8); the
-fake score's loss, flow matching's; SiDA's GAN, which is DMD2's head on the fake network's features
-(the paper's is normalised per GPU). Data are read for their conditions alone unless there is a GAN.
+fake score's loss, flow matching's; SiDA's GAN, which is DMD2's head (the paper's
+is normalised per GPU). Data are read for their conditions alone unless there is a GAN.
 """
 
 from __future__ import annotations
@@ -63,8 +63,10 @@ class Method(dmd2.Method):
         """Weight of the GAN term in the student's loss, SiDA's; 0 leaves the head out."""
         head: float = 1e-2
         """Weight of the head's loss beside the fake score's."""
+        critic: Literal["fake", "teacher"] = "fake"
+        """Whose features the head reads: the fake network's, or the frozen teacher's."""
         features: tuple[str, ...] = ()
-        """Submodules of the fake network whose outputs the head reads; empty: its middle block."""
+        """Submodules of that network whose outputs the head reads; empty: its middle block."""
         normaliser: Literal["sample", "batch"] = "batch"
         """Over what the loss is normalised."""
 

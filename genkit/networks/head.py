@@ -36,6 +36,19 @@ class FeatureHead(nn.Module):
         return torch.stack(logits, -1)
 
 
+def middle_block(denoiser: nn.Module) -> tuple[str, ...]:
+    """The middle entry of the network's longest list of blocks; ValueError if it has none."""
+    lists = {
+        name: module
+        for name, module in denoiser.named_modules()
+        if isinstance(module, nn.ModuleList)
+    }
+    if not lists:
+        raise ValueError("the network has no list of blocks; name its submodules with features=")
+    name = max(lists, key=lambda each: len(lists[each]))
+    return (f"{name}.{len(lists[name]) // 2}",)
+
+
 class LogWeight(nn.Module):
     """The logarithm of a loss's learned weight at a noise angle (b,) in [0, pi/2]: a sum of cosines
     that begins at 0."""

@@ -6,7 +6,8 @@ import torch
 from genkit import terms
 from genkit.hub import make_scheduler
 from genkit.methods.base import Moment, Roles
-from genkit.methods.dmd2 import Method, middle_block
+from genkit.methods.dmd2 import Method
+from genkit.networks.head import middle_block
 from genkit.rng import Rng
 
 PLAIN = {"adversarial": 0.0, "warmup_share": 0.0}
@@ -131,3 +132,41 @@ def test_head_reads_the_middle_block_and_gets_gradients(path):
     losses["total"].backward()
     assert all(p.grad is not None for p in head.parameters())
     assert all(p.grad is None for p in student.parameters())
+
+
+def test_the_head_may_read_the_frozen_teacher(path):
+    """Its logits are those of the unguided teacher's features; the critics' turn gives the fake its
+    score loss alone, and the student's gradient flows through the frozen teacher."""
+    from diffusers import FlowMapEulerDiscreteScheduler
+
+    from genkit.denoisers.base import Guided, NetworkDenoiser
+    from genkit.denoisers.calls import network_call
+    from genkit.networks.mlp import MLPDenoiser
+
+    def network(seed):
+        torch.manual_seed(seed)
+        made = MLPDenoiser(width=16, depth=3)
+        torch.nn.init.normal_(made.leave.weight)  # it begins at 0, a student of no gradient
+        return NetworkDenoiser(made, network_call(made), path, "velocity", 1000.0)
+
+    uncond = {"label": torch.tensor([10])}
+    config = Method.Config(warmup_share=0.0, adversarial=0.5, head=0.0, critic="teacher", shift=3.0)
+    method = Method(config, path, (1, 8, 8), uncond=uncond)
+    method.scheduler = FlowMapEulerDiscreteScheduler()
+    teacher, fake, student = network(0).requires_grad_(False), network(1), network(2)
+    head = method.nets()["head"].build({"teacher": teacher, "fake": fake})
+    assert head.names == ["network.blocks.1"]
+    roles = Roles(teacher=Guided(teacher, 4.0, uncond), student=student, fake=fake, head=head)
+    x_0, cond = torch.randn(4, 1, 8, 8), {"label": torch.arange(4)}
+    alone = Roles(teacher=teacher, head=head)
+    judged = method._judged(roles, x_0, cond, Rng(3))
+    assert torch.equal(judged, method._judged(alone, x_0, cond, Rng(3)))
+    batch, match = {"data": {"x_0": x_0, "cond": cond}}, Moment(method.stages()[0], 0, 1)
+    roles.turn = ("fake", "head")
+    losses = method.loss(roles, batch, match, Rng(0))
+    losses["head"].backward()
+    assert all(p.grad is None for p in fake.parameters())
+    assert all(p.grad is not None for p in head.parameters())
+    roles.turn = ("student",)
+    method.loss(roles, batch, match, Rng(0))["adversarial"].backward()
+    assert any(p.grad.abs().sum() > 0 for p in student.parameters())
