@@ -235,13 +235,15 @@ def _measured(
 ) -> tuple[Modality, Reference]:
     """What is asked of the samples, and what they are measured against."""
     from genkit.data import load
+    from genkit.denoisers.diffusers import as_denoiser
     from genkit.metrics import reference
     from genkit.modalities import modality
 
     name = data or trained(pipeline).get("data")
     if name is None:
         raise ValueError(f"{label} does not say which data it was trained on; name it with --data")
-    kind = modality(load(name, split))
+    # As the pipeline reads prompts, and decodes latents where it has such.
+    kind = modality(load(name, split), as_denoiser(pipeline))
     return kind, reference(name, split)
 
 

@@ -14,6 +14,7 @@ from genkit.evaluation import evaluate, figures, table
 from genkit.hub import Pipeline, save_pipeline
 from genkit.metrics.references import emoji_scenes_reference
 from genkit.modalities import modality
+from tests.denoisers import tiny_families
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,16 @@ def test_scenes_are_measured_by_what_their_captions_ask(monkeypatch):
     text = table(found)
     assert "emoji-scenes, n = 60" in text and text.splitlines()[2].split()[2] == "follows"
     assert kind.asked(60) == reference.fresh_asked and kind.asked(4001)[4000] == kind.asked(1)[0]
+
+
+def test_samples_of_a_latent_pipeline_are_decoded_before_they_are_measured():
+    pipeline = tiny_families.build(tiny_families.stable_diffusion)
+    kind, _ = evaluation._measured(pipeline, "emoji-scenes", "tiny", "validation")
+    size = 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+    latents = torch.zeros(2, *kind.latent)
+    pictures = kind.decode(latents)
+    assert pictures.shape == (2, 3, size * latents.shape[-2], size * latents.shape[-1])
+    assert kind.asked(1)[0] in load("emoji-scenes", "validation").captions
 
 
 def test_a_pipeline_without_a_teacher_takes_all_steps(tiny_teacher: Path):
