@@ -20,6 +20,6 @@ genkit evaluate runs/emoji-teacher/pipeline --split validation --guidance 1,1.5,
   --steps 50 -n 500 --seeds 0 --mixed-precision bf16 --json docs/figures/emoji-guidance.json
 ship emoji-teacher --guidance "${GUIDANCE:-2}"
 genkit train-distill dmd2 --teacher emoji-teacher --out runs/emoji-onestep --resume --evaluate-n 0 \
-  --guidance 1.5 --pairs 12000 --pair-steps 8 --max-steps 3600 --warmup-share 0.33333 \
-  --shift 3 --checkpoint-every 100
+  --guidance 1.5 --pairs 12000 --pair-steps 8 --max-steps 2500 --warmup-share 0.48 --shift 3 \
+  --normaliser sample --adversarial 0.03 --critic teacher --checkpoint-every 100
 ship emoji-onestep
