@@ -8,9 +8,11 @@ from kernel_toys import REGIONS, error, implementation, layouts, randoms
 from torch.nn import functional as F
 
 import genkit_kernels as kernels
-from genkit_kernels import GroupLayout, criss_cross, full, reference, surround, use
+from genkit_kernels import GroupLayout, criss_cross, full, reference, resolve, surround, use
 
-COMPILED = pytest.mark.parametrize("name", ["torch", "cpp"])
+COMPILED = pytest.mark.parametrize("name", list(resolve.MODULES))
+# Of what takes long, Triton's interpreter runs a smaller part in test_triton_attention.py.
+LONG = pytest.mark.parametrize("name", [name for name in resolve.MODULES if name != "triton"])
 TEXTED = GroupLayout((5, 7), (2, 3), 9, "first")
 
 
@@ -19,7 +21,7 @@ def gradients(attend, q, k, v, weight):
     return torch.autograd.grad((attend(*inputs) * weight).sum(), inputs)
 
 
-@COMPILED
+@LONG
 @settings(max_examples=25, deadline=None)
 @given(layouts(), st.sampled_from(REGIONS), st.integers(0, 2**16))
 def test_random_layouts_agree_with_the_reference(name, layout, region, seed):
@@ -45,7 +47,7 @@ def test_random_layouts_agree_with_the_reference(name, layout, region, seed):
     assert all(error(a, b) < 1e-5 for a, b in zip(my_d, d, strict=True))
 
 
-@COMPILED
+@LONG
 @pytest.mark.parametrize("head_dim", [48, 64, 72, 128])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_errors_are_at_most_twice_those_of_torch(name, dtype, head_dim):
@@ -170,7 +172,7 @@ def test_what_has_no_derivative_says_so(name):
             torch.func.jvp(attend, (q, k, v), tuple(t))[1].sum().backward()
 
 
-@pytest.mark.parametrize("name", ["reference", "torch", "cpp"])
+@pytest.mark.parametrize("name", resolve.NAMES)
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_nan_comes_out_where_it_is_seen_and_nowhere_else(name, which):
     implementation(name)
@@ -186,7 +188,7 @@ def test_nan_comes_out_where_it_is_seen_and_nowhere_else(name, which):
     assert not o[0, :, 1].isnan().any() and not o[1].isnan().any()
 
 
-@pytest.mark.parametrize("name", ["reference", "torch", "cpp"])
+@pytest.mark.parametrize("name", resolve.NAMES)
 def test_padded_text_is_invisible_even_where_it_is_nan(name):
     implementation(name)
     layout, key_lens = GroupLayout((5, 5), (2, 2), 7, "first"), torch.tensor([7, 2])
