@@ -30,7 +30,7 @@ from genkit_kernels.registered import attend, attend_backward
 
 INTERPRETED = os.environ["TRITON_INTERPRET"] not in ("", "0")
 DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
-SEVERAL = GroupLayout((11, 8), (7, 5), 40)  # tiles of 32 queries and 16 keys, the last ones ragged
+SEVERAL = GroupLayout((8, 9), (7, 5), 20)  # tiles of 32 queries and 16 keys, the last ones ragged
 
 
 def runs(dtype=torch.float32, head_dim=16):
@@ -71,15 +71,15 @@ def both(layout, region, tensors, key_lens=None):
 
 @st.composite
 def small_layouts(draw):
-    """Layouts of at most nine groups of at most twelve tokens, ragged or not, and some text."""
+    """Layouts of at most six groups of at most twelve tokens, ragged or not, and some text."""
     axes = draw(st.integers(2, 3))
     group = [draw(st.integers(1, 3 if axes == 2 else 2)) for _ in range(axes)]
-    grid = [draw(st.integers(g, 3 * g if i < 2 else g)) for i, g in enumerate(group)]
+    grid = [draw(st.integers(g, n * g)) for g, n in zip(group, (3, 2, 1), strict=False)]
     side = draw(st.sampled_from(["first", "last"]))
-    return GroupLayout(tuple(grid), tuple(group), draw(st.integers(0, 8)), side)
+    return GroupLayout(tuple(grid), tuple(group), draw(st.integers(0, 4)), side)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(small_layouts(), st.sampled_from(REGIONS), st.integers(1, 20), st.integers(0, 2**16))
 def test_random_layouts_agree_with_the_reference(layout, region, head_dim, seed):
     runs(head_dim=head_dim)
@@ -95,8 +95,8 @@ def test_random_layouts_agree_with_the_reference(layout, region, head_dim, seed)
 )
 def test_blocks_of_several_tiles(dtype, bound):
     runs(dtype, 24)
-    tensors = randoms(SEVERAL, 7, dtype, batch=1, heads=2, head_dim=24)
-    for mine, truth in both(SEVERAL, criss_cross(), tensors):
+    tensors = randoms(SEVERAL, 7, dtype, batch=1, heads=1, head_dim=24)
+    for mine, truth in both(SEVERAL, surround(0), tensors):
         assert mine.dtype == dtype and error(mine, truth) < bound * max(1, truth.abs().max())
 
 
