@@ -4,7 +4,7 @@ Tokens are read and written where they stand, through the order of the slots. fl
 float32, head dims up to 256 (padded to a power of two inside the kernels); products accumulate in
 float32, and those of float32 are exact (IEEE, no TF32), so it does not use the tensor cores.
 Checked through Triton's interpreter (TRITON_INTERPRET=1, on the CPU, float16 and float32), and
-compiled for sm_80 and sm_90; never run or timed on a GPU. Triton is imported at the first launch.
+compiled for GPUs; never run or timed on one. Triton is imported at the first launch.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 FlashAttention-2's backward (arXiv 2307.08691, algorithm 2) as two kernels: dq of a tile of queries
 over its key blocks, then dk and dv of a tile of keys over the query blocks that see it; so seven
-products of matrices instead of five. Checked through Triton's interpreter, and compiled for sm_80
-and sm_90; never run or timed on a GPU.
+products of matrices instead of five. Checked through Triton's interpreter, and compiled for GPUs;
+never run or timed on one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Attention and its log-sum-exp in Triton: a tile of queries walks its list of key blocks.
 
 FlashAttention-2's forward (arXiv 2307.08691, algorithm 1), the running maximum in base 2. Checked
-through Triton's interpreter, and compiled for sm_80 and sm_90; never run or timed on a GPU.
+through Triton's interpreter, and compiled for GPUs; never run or timed on one.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The forward-mode derivative of attention in Triton, alone or in one pass with attention itself.
 
-With S = scale q k', P = exp(S - lse) and tS the tangent of S (sCM, arXiv 2410.11081, appendix F):
+With S = scale q k', P = exp(S - lse) and tS the tangent of S (as in sCM, arXiv 2410.11081):
     tangent of o = P tv + (P * tS) v - rowsum(P * tS) o
 five products of matrices beside forward's two, or six in one pass. Checked through Triton's
-interpreter, and compiled for sm_80 and sm_90; never run or timed on a GPU.
+interpreter, and compiled for GPUs; never run or timed on one.
 """
 
 from __future__ import annotations

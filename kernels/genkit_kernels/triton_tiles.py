@@ -3,7 +3,7 @@
 A tile is a piece of one block of slots. A tensor is a tuple (memory, strides of batch, head and
 token); its rows are read and written through the token of each slot, so nothing is permuted.
 Importing this imports Triton, which decides then whether its interpreter runs (TRITON_INTERPRET).
-Checked through the interpreter, and compiled for sm_80 and sm_90; never run or timed on a GPU.
+Checked through the interpreter, and compiled for GPUs; never run or timed on one.
 """
 
 from __future__ import annotations
