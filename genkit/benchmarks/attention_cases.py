@@ -163,7 +163,7 @@ def flex(problem: Problem, region: Region, kind: str) -> Call:
     size, n = problem.layout.block_size, problem.layout.blocks
     seen = problem.lists(region).dense().to(problem.device)
     counts = seen.sum(-1, dtype=torch.int32)[None, None]
-    ids = seen.int().argsort(-1, descending=True, stable=True).int()[None, None]
+    ids = seen.int().argsort(dim=-1, descending=True, stable=True).int()[None, None]
     mask = BlockMask.from_kv_blocks(
         torch.zeros_like(counts),
         torch.zeros_like(ids),
