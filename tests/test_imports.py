@@ -102,6 +102,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "accelerate": {"genkit.training"},
     "gradio": {"genkit_apps"},
     "tyro": {"genkit.cli", "genkit.commands"},
+    "triton": {"genkit_kernels"},
 }
 # Modules whose loading loads none of these packages (checked in a fresh interpreter).
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "gradio"}

@@ -7,6 +7,8 @@ by full: the same against our own full(), for on some processors PyTorch's atten
 beat the bound against it shows little. forwards: a backward in its own forwards, a derivative in
 PyTorch's. error: the largest on sampled query rows against float64 (of o; of dq; of o's tangent),
 beside PyTorch's own under the same mask. Medians of calls in turns; queries are permuted by nobody.
+On a GPU compiled FlexAttention runs on the same blocks, its tokens permuted beforehand; by flex:
+its seconds by ours.
 """
 
 from __future__ import annotations
@@ -27,10 +29,11 @@ import torch
 from genkit.benchmarks import attention_cases as cases
 from genkit.benchmarks.attention_cases import PRODUCTS, Call, Problem
 from genkit.benchmarks.latency import timed
-from genkit_kernels import criss_cross, full, native, resolve, sliding_tile, surround
+from genkit_kernels import criss_cross, full, resolve, sliding_tile, surround
 from genkit_kernels.region import Full, Region
 
 Row = dict[str, Any]
+Columns = dict[str, tuple[str, str]]
 REGIONS = ("surround", "criss_cross", "sliding_tile", "full")
 NAIVE_TOKENS = 4096  # beyond, a derivative by plain products takes too long and too much
 
@@ -49,8 +52,8 @@ class Settings:
     """bfloat16, float16 or float32."""
     head_dims: tuple[int, ...] = (64, 128)
     heads: int = 1
-    backends: tuple[str, ...] = ("cpp", "torch")
-    """cpp, torch or reference; one that cannot run here is left out, and the run says so."""
+    backends: tuple[str, ...] = ("cpp", "triton", "torch")
+    """Of cpp, triton, torch and reference; one that cannot run is left out, and the run says so."""
     train: bool = False
     """Time backward passes too."""
     jvp: bool = False
@@ -66,6 +69,9 @@ class Settings:
     memory: bool = True
     """Measure peak memory, each in a process of its own."""
     device: str = "cpu"
+    """cpu or cuda."""
+    flex: bool = True
+    """Time compiled FlexAttention too, on a GPU."""
     json: str | None = None
     """A file to write the rows to."""
     plot: str | None = None
@@ -133,8 +139,25 @@ class Entry:
     scale: float
 
 
+def runnable(problem: Problem, settings: Settings) -> list[str]:
+    """The implementations that can run; of the others it is said why not."""
+    left_out = {
+        name: resolve.refusal(
+            name, torch.device(problem.device).type, cases.DTYPES[problem.dtype], problem.head_dim
+        )
+        for name in settings.backends
+    }
+    if settings.flex and problem.device.startswith("cuda"):
+        left_out["flex"] = cases.flex_refusal(problem)
+    for name, why in left_out.items():
+        if why:
+            print(f"{name} is left out: {why}", file=sys.stderr)
+    return [name for name, why in left_out.items() if not why]
+
+
 def entries(problem: Problem, settings: Settings) -> Iterator[Entry]:
     """Everything that is timed in turns on one problem."""
+    backends = runnable(problem, settings)
     for kind in settings.passes:
         if kind in ("forward", "backward"):
             call, share = cases.dense(problem, kind), float(problem.share)
@@ -142,18 +165,17 @@ def entries(problem: Problem, settings: Settings) -> Iterator[Entry]:
         if kind == "func.jvp" and problem.tokens <= NAIVE_TOKENS:
             call = cases.dense(problem, kind, fused=False)
             yield Entry("full", full(), full(), "naive", kind, call, 1.0)
-        for backend in settings.backends:
-            if backend == "cpp":
-                dtype = cases.DTYPES[problem.dtype]
-                why = native.refusal(problem.device, dtype, problem.head_dim)
-                if why:
-                    print(f"cpp is left out: {why}", file=sys.stderr)
-                    continue
+        for backend in backends:
+            if backend == "flex" and kind not in ("forward", "backward"):
+                continue  # it has no forward-mode derivative
             for name in settings.regions:
                 region = settings.region(name)
                 run = problem.region(region)
                 scale = problem.pairs(region) / problem.pairs(run)
-                call = cases.grouped(problem, run, backend, kind)
+                if backend == "flex":
+                    call = cases.flex(problem, run, kind)
+                else:
+                    call = cases.grouped(problem, run, backend, kind)
                 yield Entry(name, region, run, backend, kind, call, scale)
 
 
@@ -182,14 +204,17 @@ def row(
     dense = seconds["full", "sdpa", beside]
     own_full = seconds.get(("full", entry.backend, kind))
     own_forward = seconds.get((entry.name, entry.backend, "forward"))
+    flex = seconds.get((entry.name, "flex", beside))
     pairs = problem.tokens**2 / problem.pairs(entry.region)
     bound = pairs / PRODUCTS[kind]
     forward = {"forward": None, "backward": own_forward}.get(kind, dense)
     sampled = problem.share > 1 and isinstance(entry.region, Full)
     found = entry.call()
+    if entry.backend == "flex":
+        found = problem.layout.uncluster(found)
     error = cases.errors(problem, entry.run, kind, found, settings.error_rows)
     memory = None
-    if settings.memory and not sampled:
+    if settings.memory and not sampled and entry.backend != "flex":
         memory = cases.peak_memory(problem, entry.region, entry.backend, kind)
     return {
         "region": entry.name,
@@ -205,6 +230,7 @@ def row(
         "fraction": dense / mine / bound,
         "speedup_by_full": own_full and own_full / mine,
         "fraction_by_full": own_full and own_full / mine / pairs,
+        "speedup_by_flex": flex and flex / mine,
         "forwards": forward and mine / forward,
         "error": error[0],
         "sdpa_error": error[1],
@@ -213,21 +239,28 @@ def row(
     }
 
 
-COLUMNS = {
+COLUMNS: Columns = {
     "grid": ("grid", "{:>10s}"), "head_dim": ("dim", "{:>4d}"), "dtype": ("dtype", "{:>9s}"),
     "pass": ("pass", "{:>9s}"), "region": ("region", "{:>12s}"), "backend": ("by", "{:>10s}"),
     "seconds": ("seconds", "{:9.4f}"), "speedup": ("speedup", "{:8.2f}"),
     "bound": ("bound", "{:7.2f}"), "fraction": ("fraction", "{:9.2f}"),
     "speedup_by_full": ("by full", "{:8.2f}"), "fraction_by_full": ("fraction", "{:9.2f}"),
+    "speedup_by_flex": ("by flex", "{:8.2f}"),
     "forwards": ("forwards", "{:9.2f}"), "error": ("error", "{:9.1e}"),
     "sdpa_error": ("sdpa's", "{:9.1e}"), "memory": ("MiB", "{:8.1f}"),
 }  # fmt: skip
 
 
-def line(row: Row) -> str:
+def columns(settings: Settings) -> Columns:
+    """The columns of a run: FlexAttention is timed on GPUs only."""
+    flex = settings.flex and settings.device.startswith("cuda")
+    return {name: each for name, each in COLUMNS.items() if flex or name != "speedup_by_flex"}
+
+
+def line(row: Row, columns: Columns) -> str:
     """One row of the table; a * marks seconds that are scaled from sampled queries."""
     cells = []
-    for name, (_, form) in COLUMNS.items():
+    for name, (_, form) in columns.items():
         value = row[name] / 2**20 if name == "memory" and row[name] is not None else row[name]
         width = len(head(form))
         cells.append(f"{'-':>{width}s}" if value is None else form.format(value))
@@ -266,11 +299,12 @@ def main(settings: Settings) -> list[Row]:
         f"{where['load']:.1f} before; groups {settings.group}, {settings.heads} heads, medians of "
         f"{settings.rounds} calls in turns"
     )
-    print(" ".join(f"{title:>{len(head(form))}s}" for title, form in COLUMNS.values()))
+    shown = columns(settings)
+    print(" ".join(f"{title:>{len(head(form))}s}" for title, form in shown.values()))
     rows = []
     for each in measure(settings):
         rows.append(each)
-        print(line(each), flush=True)
+        print(line(each, shown), flush=True)
     if any(each["sampled"] for each in rows):
         print(f"* scaled from some {settings.dense_rows} of the queries")
     if settings.json is not None:

@@ -145,6 +145,48 @@ def dense(problem: Problem, kind: str, fused: bool = True) -> Call:
     return lambda: found().transpose(1, 2)
 
 
+def flex_refusal(problem: Problem) -> str:
+    """Why FlexAttention cannot run on the problem's blocks as they are, or nothing."""
+    layout = problem.layout
+    if layout.slots != layout.tokens or layout.block_size % 128:
+        return f"group {layout.group} does not divide {layout.grid} into blocks of 128 tokens"
+    return ""
+
+
+def flex(problem: Problem, region: Region, kind: str) -> Call:
+    """The same of FlexAttention on the same blocks, compiled on a GPU; tokens in clustered order.
+
+    Every block that is seen is seen whole, so that it does no masking.
+    """
+    from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+    size, n = problem.layout.block_size, problem.layout.blocks
+    seen = problem.lists(region).dense().to(problem.device)
+    counts = seen.sum(-1, dtype=torch.int32)[None, None]
+    ids = seen.int().argsort(dim=-1, descending=True, stable=True).int()[None, None]
+    mask = BlockMask.from_kv_blocks(
+        torch.zeros_like(counts),
+        torch.zeros_like(ids),
+        counts,
+        ids,
+        BLOCK_SIZE=size,
+        mask_mod=lambda b, h, query, key: seen[query // size, key // size],
+        seq_lengths=(n * size, n * size),
+    )
+    run = flex_attention
+    if problem.device.startswith("cuda"):
+        run = torch.compile(flex_attention, dynamic=False)
+    given = [problem.layout.cluster(x).transpose(1, 2).contiguous() for x in problem.tensors]
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        o = run(q, k, v, block_mask=mask)
+        assert isinstance(o, Tensor)
+        return o
+
+    found = _pass(attend, (given[0], given[1], given[2]), given[3:], kind)
+    return lambda: found().transpose(1, 2)
+
+
 def _pass(
     attend: Callable[[Tensor, Tensor, Tensor], Tensor],
     primals: tuple[Tensor, Tensor, Tensor],

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from genkit_kernels import building
-from genkit_kernels.problem import Problem, empty_like, empty_lse
+from genkit_kernels.problem import Problem, blank, empty_like, empty_lse
 
 DTYPES = (torch.float32, torch.bfloat16)
 HEAD_DIMS = range(1, 257)
@@ -126,12 +126,6 @@ def forward_tangent(
     o, t_o, lse = blank(problem, q), blank(problem, q), empty_lse(q).fill_(-torch.inf)
     launch("genkit_both", problem, lse, q=q, k=k, v=v, o=o, tq=tq, tk=tk, tv=tv, t_o=t_o)
     return o, t_o, lse
-
-
-def blank(problem: Problem, x: Tensor) -> Tensor:
-    """Memory like x for what is written in every valid token: 0 where there are others."""
-    valid = int(problem.lens.sum(1).min()) if problem.lens.numel() else 0
-    return empty_like(x) if valid == x.shape[2] else empty_like(x).zero_()
 
 
 def launch(name: str, problem: Problem, lse: Tensor, **tensors: Tensor) -> None:

@@ -47,3 +47,9 @@ def empty_lse(q: Tensor) -> Tensor:
 def empty_like(x: Tensor) -> Tensor:
     """Memory of x's shape, and of its strides where the last dimension is dense."""
     return torch.empty_like(x) if x.stride(-1) == 1 else x.new_empty(x.shape)
+
+
+def blank(problem: Problem, x: Tensor) -> Tensor:
+    """Memory like x for what is written in every valid token: 0 where there are others."""
+    valid = int(problem.lens.sum(1).min()) if problem.lens.numel() else 0
+    return empty_like(x) if valid == x.shape[2] else empty_like(x).zero_()

@@ -101,7 +101,7 @@ def test_memory_is_asked_for_each_row(monkeypatch: pytest.MonkeyPatch):
     [
         ({"regions": ("surround", "cross")}, r"regions has \['cross'\]; there are surround"),
         ({"dtypes": ("bf16",)}, "there are bfloat16"),
-        ({"backends": ()}, "backends has none; there are torch, cpp, reference"),
+        ({"backends": ()}, "backends has none; there are torch, cpp, triton, reference"),
         ({"rounds": 0}, "at least 1"),
         ({"grids": ("big",)}, "'big' is no grid"),
         ({"grids": ("8x8x8",)}, "one positive size per axis"),

@@ -47,6 +47,15 @@ def test_every_pass_is_near_float64(problem: Problem, kind: str):
         assert errors(problem, full(), kind, dense(problem, kind)(), 20)[0] < 2e-5
 
 
+def test_flex_attention_runs_on_the_same_blocks():
+    """Uncompiled here: on a CPU it has no backward."""
+    problem = Problem((16, 48), (8, 16), "float32", 16, 1)
+    assert "blocks of 128" in cases.flex_refusal(RAGGED) and not cases.flex_refusal(problem)
+    found = problem.layout.uncluster(cases.flex(problem, surround(0), "forward")())
+    assert errors(problem, surround(0), "forward", found, 20)[0] < 2e-5
+    assert errors(problem, surround(1), "forward", found, 20)[0] > 0.01
+
+
 @pytest.mark.parametrize("kind", PASSES)
 def test_wrong_rows_are_noticed(kind: str):
     found = grouped(EVEN, surround(1), "torch", kind)()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from genkit_kernels import GroupLayout, criss_cross, full, native, sliding_tile, surround
+from genkit_kernels import GroupLayout, criss_cross, full, resolve, sliding_tile, surround
 
 REGIONS = (
     surround(1),
@@ -29,11 +29,10 @@ def layouts(draw):
 
 
 def implementation(name, dtype=torch.float32, head_dim=16):
-    """Skip the test where the compiled kernel cannot run; what to pass to `use`."""
-    if name == "cpp":
-        why = native.refusal("cpu", dtype, head_dim)
-        if why:
-            pytest.skip(f"the compiled kernel cannot run here: {why}")
+    """Skip the test where an implementation cannot run; what to pass to `use`."""
+    why = resolve.refusal(name, "cpu", dtype, head_dim)
+    if why:
+        pytest.skip(f"the {name} implementation cannot run here: {why}")
     return name
 
 

@@ -1,12 +1,13 @@
 """Tests of kernels/genkit_kernels/resolve.py."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
 from kernel_toys import implementation
 
-from genkit_kernels import native, resolve, use
+from genkit_kernels import native, resolve, triton_attention, use
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +35,19 @@ def test_the_compiled_kernel_is_taken_where_it_runs():
     implementation("cpp")
     assert resolve.resolve(torch.zeros(1, 64)) == "cpp"
     assert resolve.resolve(torch.zeros(1, 64, dtype=torch.bfloat16)) == "cpp"
+
+
+@pytest.mark.parametrize(
+    ("why", "name", "level"),
+    [("", "triton", logging.INFO), ("Triton is not installed", "torch", logging.WARNING)],
+)
+def test_gpus_have_triton_where_it_is_installed(why, name, level, caplog, monkeypatch):
+    monkeypatch.setattr(triton_attention, "refusal", lambda *_: why)
+    caplog.set_level(logging.INFO, "genkit_kernels")
+    on_gpu = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16, shape=(1, 64))
+    assert resolve.resolve(on_gpu) == resolve.resolve(on_gpu) == name
+    (record,) = caplog.records
+    assert record.levelno == level and f"on cuda runs the {name} implementation" in record.message
 
 
 def test_use_overrides_and_ends():
