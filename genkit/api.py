@@ -86,6 +86,14 @@ def distill(
     the teacher was trained on. student: the pipeline of an earlier student to go on with, instead
     of beginning at the teacher. resume, config and errors: as for `train`.
     """
+    run, record = prepare(teacher, method, data, student, **config)
+    return _go(run, record, Path(out), resume)
+
+
+def prepare(
+    teacher: Any, method: str, data: str | None = None, student: Any = None, **config: Any
+) -> tuple[Run, dict[str, Any]]:
+    """The run that `distill` goes, and its record: all that can be refused is refused here."""
     if not catalogue.method(method).facts["has_teacher"]:
         raise ValueError(f"{method} trains from data alone: use train, or genkit train")
     loaded, name, facts = open_teacher(teacher)
@@ -115,7 +123,7 @@ def distill(
         "settings": settings.flat(),
     }
     record |= _begin(built, student, loaded, settings.run.lora)
-    return _go(Run(built, settings, kind, samples, who), record, Path(out), resume)
+    return Run(built, settings, kind, samples, who), record
 
 
 def _begin(method: Method, student: Any, teacher: Loaded, rank: int | None) -> dict[str, str]:
@@ -165,6 +173,7 @@ def _go(run: Run, record: Mapping[str, Any], out: Path, resume: bool) -> Any:
         measure=run.measure(),
         export=run.export,
         record=record,
+        meter=run.meter,
     )
     return run.conclude(out, trainer.run(resume=(out / "config.json").exists()))
 

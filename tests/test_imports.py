@@ -73,6 +73,8 @@ ARROWS: dict[str, set[str]] = {
     "genkit.api": GLUE | {"genkit.runs", "genkit.evaluation", "genkit.acceleration"},
     "genkit.benchmarks": GLUE
     | {"genkit.runs", "genkit.evaluation", "genkit.api", "genkit_kernels"},
+    "genkit.comparison": GLUE
+    | {"genkit.runs", "genkit.contenders", "genkit.evaluation", "genkit.api", "genkit.benchmarks"},
     "genkit.cli": set(PACKAGES),
     "genkit.commands": set(PACKAGES),
     "genkit_kernels": set(),
