@@ -101,10 +101,10 @@ def prepare(
     if data is None:
         raise ValueError(f"{name} does not say what it was trained on; name the data")
     settings = Settings.of(catalogue.method_class(method), config, data)
-    settings.take_guidance(loaded.guidance)
+    settings.take_teacher(loaded.guidance, loaded.sampler)
     steps, order = settings.run.pair_steps, settings.run.pair_order
     who = Teacher.of(name, loaded, steps, order, settings.trainer.batch_size)
-    samples = open_data(data, _picture_size(loaded))
+    samples = open_data(data, picture_size(loaded))
     kind = modality(samples, loaded)
     if kind.latent != who.latent:
         raise ValueError(
@@ -213,7 +213,7 @@ def read_config(file: str | os.PathLike[str]) -> dict[str, Any]:
     return {name: held[name] for name in names if name in held} | settings
 
 
-def _picture_size(teacher: Loaded) -> int:
+def picture_size(teacher: Loaded) -> int:
     """Pixels of a side of what the teacher draws."""
     return teacher.latent[-1] * vae_scale(teacher.pipeline.components.get("vae"))
 

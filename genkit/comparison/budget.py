@@ -163,8 +163,8 @@ def fitted(budget: Budget, found: Prices, pairs: int, batch: int) -> Plan:
     one_step, one_pair = budget.part(found.step), budget.part(found.pair) * found.sets
     least = min(batch, pairs)
     if one_pair * pairs > PAIRS_SHARE:
-        pairs = int(PAIRS_SHARE / one_pair)
-    steps = int((1 - one_pair * pairs) / one_step)
+        pairs = int(PAIRS_SHARE / one_pair + 1e-9)
+    steps = int((1 - one_pair * pairs) / one_step + 1e-9)  # as whole numbers would give it
     if steps < len(found.stages) or pairs < least:
         share = PAIRS_SHARE if found.sets else 0.0
         needed = max(len(found.stages) * one_step / (1 - share), least * one_pair / PAIRS_SHARE)
