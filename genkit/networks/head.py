@@ -14,6 +14,22 @@ import torch
 from torch import Tensor, nn
 
 
+def blocks(network: nn.Module) -> tuple[str, ...]:
+    """The names of the entries of the network's longest list of blocks; ValueError if it has none.
+
+    Their outputs are what a head reads where nobody says better.
+    """
+    lists = {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.ModuleList)
+    }
+    if not lists:
+        raise ValueError("the network has no list of blocks; name its submodules with features=")
+    name = max(lists, key=lambda each: len(lists[each]))
+    return tuple(f"{name}.{i}" for i in range(len(lists[name])))
+
+
 class FeatureHead(nn.Module):
     """{name: (b, tokens, d)} -> logits (b, heads); `widths` gives each feature's d."""
 
