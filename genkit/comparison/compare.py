@@ -78,10 +78,19 @@ class Comparison:
         """Where a run lies."""
         return self.out / f"{method}-{seed}"
 
+    @property
+    def precision(self) -> str:
+        """The precision of all evaluations."""
+        return str(self.settings.get("evaluate_precision", "no"))
+
     def own(self, method: str) -> dict[str, Any]:
-        """The settings given for a method."""
+        """The settings of a method: what is one for all, whatever presets say, and what was
+        given."""
         known = setting_names(method)
-        plain = {name: value for name, value in self.settings.items() if name in known}
+        alike = {"guidance": self.guidance, "evaluate_precision": self.precision}
+        plain = {
+            name: value for name, value in (alike | dict(self.settings)).items() if name in known
+        }
         named = {
             name.partition(".")[2]: value
             for name, value in self.settings.items()

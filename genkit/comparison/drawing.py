@@ -29,13 +29,14 @@ def contenders(asked: Comparison, folders: Mapping[str, str]) -> dict[str, Conte
     folders: {method: the name of its run's folder}.
     """
     found: dict[str, Contender] = {}
+    how = asked.guidance, asked.precision
     for steps in sorted(asked.steps, reverse=True):
         label = told("teacher", steps)
-        found[label] = Contender(label, asked.loaded.pipeline, steps, asked.guidance)
+        found[label] = Contender(label, asked.loaded.pipeline, steps, *how)
     for method in (name for name in asked.methods if name in folders):
         pipeline = hub.Pipeline.from_pretrained(asked.out / folders[method] / "pipeline")
         facts = hub.trained(pipeline)
-        found[method] = Contender(method, pipeline, facts["steps"], 1.0)
+        found[method] = Contender(method, pipeline, facts["steps"], 1.0, asked.precision)
     return found
 
 

@@ -34,6 +34,8 @@ class Denoiser(nn.Module):
     (at s = t, its velocity), or what stands for it in another kind.
     """
 
+    kind: Kind
+
     path: Path
     kind: Kind
 
@@ -274,12 +276,7 @@ def _central_difference(
 
 
 class NetworkDenoiser(Denoiser):
-    """Any network as a Denoiser; `call(network, x, timestep, cond, s)` knows its signature.
-
-    count: told the rows of every evaluation, where it is set; copies share it.
-    """
-
-    count: Callable[[int], None] | None = None
+    """Any network as a Denoiser; `call(network, x, timestep, cond, s)` knows its signature."""
 
     def __init__(
         self,
@@ -294,8 +291,6 @@ class NetworkDenoiser(Denoiser):
         self.network, self.call = network, call
 
     def raw(self, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None) -> Tensor:
-        if self.count is not None:
-            self.count(x_t.shape[0])
         return self.call(self.network, x_t, timestep, cond, s)
 
 

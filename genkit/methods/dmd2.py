@@ -24,7 +24,7 @@ from genkit.denoisers.base import Denoiser
 from genkit.guidance import Cond
 from genkit.methods import base
 from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
-from genkit.networks.head import FeatureHead, blocks
+from genkit.networks.head import FeatureHead
 from genkit.rng import Rng
 from genkit.sampling import Sampler
 
@@ -229,5 +229,12 @@ class Method(base.Method):
 
 def middle_block(denoiser: nn.Module) -> tuple[str, ...]:
     """The middle entry of the network's longest list of blocks; ValueError if it has none."""
-    names = blocks(denoiser)
-    return (names[len(names) // 2],)
+    lists = {
+        name: module
+        for name, module in denoiser.named_modules()
+        if isinstance(module, nn.ModuleList)
+    }
+    if not lists:
+        raise ValueError("the network has no list of blocks; name its submodules with features=")
+    name = max(lists, key=lambda each: len(lists[each]))
+    return (f"{name}.{len(lists[name]) // 2}",)

@@ -15,36 +15,47 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from genkit.data.streams import Cost
-from genkit.denoisers.base import NetworkDenoiser
+from genkit.denoisers.base import Call, NetworkDenoiser
 
 
-def tell(module: nn.Module, count: Callable[[int], None] | None) -> None:
-    """Let every network below `module` tell its evaluations to `count`; copies of it will too."""
-    for each in module.modules():
-        if isinstance(each, NetworkDenoiser):
-            each.count = count
+class Told:
+    """A network's call that tells how many samples go through it; copies of it are itself."""
+
+    def __init__(self, plain: Call, count: Callable[[int], None]) -> None:
+        self.plain, self.count = plain, count
+
+    def __call__(self, network: nn.Module, x_t: Tensor, *rest: Any) -> Tensor:
+        self.count(x_t.shape[0])
+        return self.plain(network, x_t, *rest)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Told:
+        return self
+
+
+def networks(*modules: nn.Module) -> list[NetworkDenoiser]:
+    """All networks in these modules that are evaluated by a call."""
+    found = dict.fromkeys(each for module in modules for each in module.modules())
+    return [each for each in found if isinstance(each, NetworkDenoiser)]
 
 
 @contextmanager
 def counted(module: nn.Module) -> Iterator[Cost]:
-    """What goes through the networks of `module` meanwhile, whoever else counts them."""
-    cost = Cost()
+    """What goes through the networks of `module` meanwhile, told to nobody else."""
+    cost, before = Cost(), {each: each.call for each in networks(module)}
 
     def add(rows: int) -> None:
         cost.evaluations += rows
 
-    networks = [each for each in module.modules() if isinstance(each, NetworkDenoiser)]
-    before = [each.count for each in networks]
-    for each in networks:
-        each.count = add
+    for each, call in before.items():
+        each.call = Told(call.plain if isinstance(call, Told) else call, add)
     try:
         yield cost
     finally:
-        for each, count in zip(networks, before, strict=True):
-            each.count = count
+        for each, call in before.items():
+            each.call = call
 
 
 class Meter:
@@ -58,23 +69,22 @@ class Meter:
         self.trained, self.made, self.processes = Cost(), dict[str, Cost](), 1
         self._open, self._watched = False, list[nn.Module]()
 
-        # A function, which a copied network shares with its source; a method would be copied.
-        def add(rows: int) -> None:
-            if self._open:
-                self.trained.evaluations += rows * self.processes
-
-        self._add = add
+    def _add(self, rows: int) -> None:
+        if self._open:
+            self.trained.evaluations += rows * self.processes
 
     def watch(self, *modules: nn.Module) -> None:
         """Count the evaluations of the networks in these modules, and of their copies."""
-        self._watched += modules
-        for module in modules:
-            tell(module, self._add)
+        self.leave(*modules)
+        self._watched = list(modules)
+        for each in networks(*modules):
+            each.call = Told(each.call, self._add)
 
     def leave(self, *copies: nn.Module) -> None:
         """Count them no more, nor these copies."""
-        for module in (*self._watched, *copies):
-            tell(module, None)
+        for each in networks(*self._watched, *copies):
+            if isinstance(each.call, Told):
+                each.call = each.call.plain
         self._watched = []
 
     @contextmanager

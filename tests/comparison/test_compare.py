@@ -134,6 +134,22 @@ def test_what_is_stopped_goes_on(
     assert summary["spread"] == pytest.approx(abs(one["fd"] - two["fd"]))
 
 
+def test_presets_change_neither_target_nor_measure(tiny_teacher: Path, tmp_path: Path):
+    """dmd2's preset for the emoji scenes has its own guidance and precision."""
+
+    def own(**settings: Any) -> dict[str, Any]:
+        given = ("dmd2", "scm"), "1s", 1, tmp_path, "digits", (), 60, settings
+        return comparing._asked(tiny_teacher, *given).own("dmd2")
+
+    assert own() == {"guidance": 1.0, "evaluate_precision": "no"}
+    assert own(guidance=3.0, **{"scm.lr": 1.0})["guidance"] == 3.0
+    assert own(**{"dmd2.guidance": 2.0, "lr": 1e-5}) == {
+        "guidance": 2.0,
+        "evaluate_precision": "no",
+        "lr": 1e-5,
+    }
+
+
 # ---- Mistakes ----
 
 

@@ -5,13 +5,13 @@ import json
 
 import pytest
 import torch
-from training_toys import TwoRoles, denoiser, two_roles
+from training_toys import TwoRoles, call, denoiser, two_roles
 
 from genkit.data.pairs import cached_pairs
 from genkit.data.streams import Cost
-from genkit.denoisers.base import Guided, NetworkDenoiser, Repathed
+from genkit.denoisers.base import Guided, Repathed
 from genkit.paths import VP
-from genkit.training.meter import Meter, counted
+from genkit.training.meter import Meter, counted, networks
 
 STEPS, BATCH = 12, 8
 EACH = 4 * BATCH  # two turns of the fake, and one of the student that asks both
@@ -28,12 +28,8 @@ def test_a_run_costs_what_its_turns_ask_for(tmp_path):
     cost = told(tmp_path / "run")
     assert (cost["steps"], cost["evaluations"]) == (STEPS, STEPS * EACH)
     assert cost["seconds"] > 0 and cost["made"] == {}
-    assert all(
-        each.count is None
-        for module in (*trainer.networks.modules(), *trainer.networks.export_modules().values())
-        for each in module.modules()
-        if isinstance(each, NetworkDenoiser)
-    )
+    left = (*trainer.networks.modules(), *trainer.networks.export_modules().values())
+    assert all(each.call is call for each in networks(*left)), "nothing is counted any more"
 
 
 class Blind(TwoRoles):
