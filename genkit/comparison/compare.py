@@ -25,7 +25,8 @@ from genkit.data import open_data
 from genkit.denoisers.diffusers import Loaded
 from genkit.evaluation import aligned
 from genkit.modalities import Modality, modality
-from genkit.runs import RunConfig, say
+from genkit.runs import say
+from genkit.settings import RunConfig
 from genkit.training.checkpoints import write_text
 from genkit.training.config import TrainerConfig
 from genkit.training.health import Collapse

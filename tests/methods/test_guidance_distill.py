@@ -82,7 +82,8 @@ def test_the_broken_twin_loses_the_unconditional_branch():
 
 
 def test_without_drop_the_unconditional_branch_is_not_taught():
-    assert taught(method_of(Method, RectifiedFlow(), drop=0.0)) == pytest.approx([GUIDED, MEANS[1]])
+    means = taught(method_of(Method, RectifiedFlow(), drop=0.0))
+    assert means == pytest.approx([GUIDED, MEANS[1]], abs=0.01) and means[1] == MEANS[1]
     label = {"label": torch.zeros(4).long()}
     assert drop(label, {"label": torch.tensor([NONE])}, 1.0, Rng(0))["label"].tolist() == [NONE] * 4
 
