@@ -7,6 +7,7 @@ diffusers:
     genkit.distill     train a few-step student of a teacher
     genkit.train       train a teacher
     genkit.evaluate    compare a pipeline with real data and with its teacher
+    genkit.compare     train several methods on one teacher under one budget
 """
 
 from importlib import import_module
@@ -14,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from genkit.api import distill, evaluate, train
+    from genkit.comparison.compare import compare
     from genkit.hub import Pipeline
 
 __version__ = "0.1.0"
-__all__ = ["Pipeline", "__version__", "distill", "evaluate", "train"]
+__all__ = ["Pipeline", "__version__", "compare", "distill", "evaluate", "train"]
 
 _HOME = {
     "Pipeline": "genkit.hub",
+    "compare": "genkit.comparison.compare",
     "distill": "genkit.api",
     "evaluate": "genkit.api",
     "train": "genkit.api",

@@ -86,6 +86,14 @@ def distill(
     the teacher was trained on. student: the pipeline of an earlier student to go on with, instead
     of beginning at the teacher. resume, config and errors: as for `train`.
     """
+    run, record = prepare(teacher, method, data, student, **config)
+    return _go(run, record, Path(out), resume)
+
+
+def prepare(
+    teacher: Any, method: str, data: str | None = None, student: Any = None, **config: Any
+) -> tuple[Run, dict[str, Any]]:
+    """The run that `distill` goes, and its record: all that can be refused is refused here."""
     if not catalogue.method(method).facts["has_teacher"]:
         raise ValueError(f"{method} trains from data alone: use train, or genkit train")
     loaded, name, facts = open_teacher(teacher)
@@ -93,10 +101,10 @@ def distill(
     if data is None:
         raise ValueError(f"{name} does not say what it was trained on; name the data")
     settings = Settings.of(catalogue.method_class(method), config, data)
-    settings.take_guidance(loaded.guidance)
+    settings.take_teacher(loaded.guidance, loaded.sampler)
     steps, order = settings.run.pair_steps, settings.run.pair_order
     who = Teacher.of(name, loaded, steps, order, settings.trainer.batch_size)
-    samples = open_data(data, _picture_size(loaded))
+    samples = open_data(data, picture_size(loaded))
     kind = modality(samples, loaded)
     if kind.latent != who.latent:
         raise ValueError(
@@ -115,7 +123,7 @@ def distill(
         "settings": settings.flat(),
     }
     record |= _begin(built, student, loaded, settings.run.lora)
-    return _go(Run(built, settings, kind, samples, who), record, Path(out), resume)
+    return Run(built, settings, kind, samples, who), record
 
 
 def _begin(method: Method, student: Any, teacher: Loaded, rank: int | None) -> dict[str, str]:
@@ -165,6 +173,7 @@ def _go(run: Run, record: Mapping[str, Any], out: Path, resume: bool) -> Any:
         measure=run.measure(),
         export=run.export,
         record=record,
+        meter=run.meter,
     )
     return run.conclude(out, trainer.run(resume=(out / "config.json").exists()))
 
@@ -204,7 +213,7 @@ def read_config(file: str | os.PathLike[str]) -> dict[str, Any]:
     return {name: held[name] for name in names if name in held} | settings
 
 
-def _picture_size(teacher: Loaded) -> int:
+def picture_size(teacher: Loaded) -> int:
     """Pixels of a side of what the teacher draws."""
     return teacher.latent[-1] * vae_scale(teacher.pipeline.components.get("vae"))
 

@@ -173,7 +173,7 @@ def table(result: dict[str, Any]) -> str:
         [row["pipeline"], str(row["steps"]), str(row["seed"]), *_cells(row, shown)]
         for row in result["rows"]
     ]
-    parts = [f"{result['data']}, n = {result['n']} per seed, seeds {seeds}", _aligned(lines)]
+    parts = [f"{result['data']}, n = {result['n']} per seed, seeds {seeds}", aligned(lines)]
     if result["comparisons"]:
         head = ["student nearer to the data than", "steps", "seed", "fd", "sw", "mse, same noise"]
         lines = [head] + [
@@ -188,7 +188,7 @@ def table(result: dict[str, Any]) -> str:
             for row in result["comparisons"]
         ]
         rounds = result["comparisons"][0]["bootstraps"]
-        parts += [f"share of {rounds} paired bootstraps", _aligned(lines)]
+        parts += [f"share of {rounds} paired bootstraps", aligned(lines)]
     return "\n\n".join(parts)
 
 
@@ -196,7 +196,8 @@ def _cells(row: dict[str, Any], shown: Sequence[str]) -> list[str]:
     return [f"{row[name]:.4g}" if name in row else "" for name in shown]
 
 
-def _aligned(lines: list[list[str]]) -> str:
+def aligned(lines: list[list[str]]) -> str:
+    """Rows of cells as columns of text, the first one to the left."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(

@@ -11,7 +11,7 @@ import copy
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from genkit.rng import sample_generators, sample_noise
 from genkit.sampling import Sampler
 from genkit.settings import Settings
 from genkit.training.checkpoints import write_text
+from genkit.training.meter import Meter, counted
 from genkit.training.preview import Preview
 from genkit.training.report import write_report
 from genkit.training.trainer import Result
@@ -92,13 +93,18 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: everything the Trainer is handed besides the method itself."""
+    """One run: everything the Trainer is handed besides the method itself.
+
+    meter: what its training costs. cache: where pairs are kept, by default with all others.
+    """
 
     method: Method
     settings: Settings
     modality: Modality
     data: Samples | Prompts
     teacher: Teacher | None
+    meter: Meter = field(default_factory=Meter)
+    cache: Path | None = None
 
     def guided_teacher(self) -> Denoiser:
         """The teacher with the guidance the method bakes into its student."""
@@ -144,16 +150,20 @@ class Run:
             with autocast(next(teacher.parameters()).device, precision):
                 return who.sample(teacher, noise, cond, generators)
 
-        return cached_pairs(
-            cache_folder() / "pairs",
-            key,
-            make,
-            self.modality.training_cond(count),
-            self.modality.latent,
-            seed,
-            shard=SHARD,
-            progress=progress,
-        )
+        with counted(teacher) as cost:
+            pairs = cached_pairs(
+                (self.cache or cache_folder()) / "pairs",
+                key,
+                make,
+                self.modality.training_cond(count),
+                self.modality.latent,
+                seed,
+                shard=SHARD,
+                progress=progress,
+                evaluations=lambda: cost.evaluations,
+            )
+        self.meter.made[f"{parts.get('purpose', 'pairs')} {number}"] = pairs.cost
+        return pairs
 
     def _reference(self, seed: int, cond: Mapping[str, Tensor], n: int) -> Tensor:
         """Teacher samples on fixed noise; without a teacher, real data."""

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from genkit.catalogue import unknown
 from genkit.training.config import TrainerConfig, check_precision
+
+if TYPE_CHECKING:
+    from genkit.sampling import Sampler
 
 
 @dataclass
@@ -92,10 +95,15 @@ class Settings:
         _check_method(settings.method)
         return settings
 
-    def take_guidance(self, default: float) -> None:
-        """Let a method that bakes guidance in, and was given none, take the teacher's default."""
-        if "guidance" in asdict(self.method) and self.method.guidance is None:
-            self.method.guidance = default
+    def take_teacher(self, guidance: float, sampler: Sampler) -> None:
+        """Let a method take from its teacher what it was not given: the guidance it bakes in, and
+        the steps, with their grid, where it keeps the teacher's."""
+        own = asdict(self.method)
+        if "guidance" in own and own["guidance"] is None:
+            self.method.guidance = guidance
+        if "steps" in own and own["steps"] is None:
+            self.method.steps = sampler.steps
+            self.method.times = self.method.times or sampler.times or ()
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its name."""
@@ -105,5 +113,5 @@ class Settings:
 def _check_method(config: Any) -> None:
     """What no method's setting of this name may be."""
     steps = getattr(config, "steps", 1)
-    if steps < 1:
+    if steps is not None and steps < 1:
         raise ValueError(f"steps is {steps}; a student takes at least 1")

@@ -6,7 +6,7 @@ returns one value per sample (b,) unless it says otherwise; `method.loss` averag
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -224,3 +224,23 @@ def adversarial_student(fake_logits: Tensor) -> Tensor:
 def adversarial_head(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """softplus(d(fake)) + softplus(-d(real)) per sample; the positive class is REAL."""
     return mean(F.softplus(fake_logits)) + mean(F.softplus(-real_logits))
+
+
+def hinge_head(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """max(0, 1 - d(real)) + max(0, 1 + d(fake)) per sample (arXiv 1705.02894, eq. 4)."""
+    return mean(F.relu(1 - real_logits)) + mean(F.relu(1 + fake_logits))
+
+
+def hinge_student(fake_logits: Tensor) -> Tensor:
+    """-d(fake) per sample, the other side of `hinge_head`."""
+    return -mean(fake_logits)
+
+
+def gradient_penalty(logits: Tensor, features: Mapping[str, Tensor]) -> Tensor:
+    """R1, 1/2 |d logits / d features|^2 per sample of real data (arXiv 1801.04406, eq. 9), in what
+    the head reads (ADD, arXiv 2311.17042, sec. 3.2): the network below needs no second derivative.
+
+    features: {name: (b, tokens, d)} that require gradients; logits (b, heads) of them.
+    """
+    slopes = torch.autograd.grad(logits.sum(), list(features.values()), create_graph=True)
+    return 0.5 * sum((slope.float().flatten(1) ** 2).sum(1) for slope in slopes)  # type: ignore[return-value]

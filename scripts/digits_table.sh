@@ -18,7 +18,7 @@ for seed in 0 1; do
   done
 done
 # The control: the same network and pairs, regressed without a reflow stage.
-genkit train-distill reflow --reflow-share 0 --teacher digits-teacher --out runs/table/control-0 \
+genkit train-distill regression --teacher digits-teacher --out runs/table/control-0 \
   --resume --evaluate-n 0
 genkit evaluate runs/table/control-0/pipeline --against digits-teacher --json runs/table/control-0.json
 genkit train --data digits --out runs/table/teacher-1 --seed 1 --resume --evaluate-n 0

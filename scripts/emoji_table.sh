@@ -12,7 +12,7 @@ figures=docs/figures
 genkit evaluate emoji-onestep --steps 1,2,4,50 --guidance "${FOLLOWS:-2},${NEAREST:-1.5}" \
   --mixed-precision bf16 --json "$figures/emoji-onestep.json"
 # The control: the student's pairs, network and warm-up, and nothing else.
-genkit train-distill reflow --reflow-share 0 --teacher emoji-teacher --out runs/emoji-regression \
+genkit train-distill regression --teacher emoji-teacher --out runs/emoji-regression \
   --guidance 1.5 --pairs 12000 --pair-steps 8 --pair-precision bf16 --batch-size 64 \
   --mixed-precision bf16 --muon 'blocks?\.' --max-steps 1200 --measure-every 0 --evaluate-n 0 --resume
 genkit evaluate runs/emoji-regression/pipeline --steps 1 --mixed-precision bf16 \

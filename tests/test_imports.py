@@ -38,7 +38,7 @@ GLUE = (
     | {"genkit_pipelines"}
 )
 ARROWS: dict[str, set[str]] = {
-    "genkit.__init__": {"genkit.api", "genkit.hub"},
+    "genkit.__init__": {"genkit.api", "genkit.comparison", "genkit.hub"},
     "genkit.rng": set(),
     "genkit.paths": {"genkit.rng"},
     "genkit.times": CORE,
@@ -63,7 +63,7 @@ ARROWS: dict[str, set[str]] = {
     "genkit.catalogue": {"genkit.data", "genkit.hub"},
     "genkit.latents": set(),
     "genkit.lora": {"genkit.methods", "genkit.denoisers.families"},
-    "genkit.settings": {"genkit.methods", "genkit.training", "genkit.catalogue"},
+    "genkit.settings": {"genkit.methods", "genkit.sampling", "genkit.training", "genkit.catalogue"},
     "genkit.modalities": MATH
     | PARTS
     | {"genkit.data", "genkit.denoisers", "genkit.latents", "genkit.metrics", "genkit_pipelines"},
@@ -73,6 +73,9 @@ ARROWS: dict[str, set[str]] = {
     "genkit.api": GLUE | {"genkit.runs", "genkit.evaluation", "genkit.acceleration"},
     "genkit.benchmarks": GLUE
     | {"genkit.runs", "genkit.evaluation", "genkit.api", "genkit_kernels"},
+    "genkit.comparison": GLUE
+    | {"genkit.runs", "genkit.contenders", "genkit.evaluation", "genkit.api", "genkit.benchmarks"}
+    | {"genkit.folders"},
     "genkit.cli": set(PACKAGES),
     "genkit.commands": set(PACKAGES),
     "genkit_kernels": set(),

@@ -162,7 +162,7 @@ def rows(
             trained = fit(name, settings, problem, begun, budget, seed)
             x = trained.samples(bench.n, seed)
             yield trained.row(name, trained.steps, seed) | bench.figures(x)
-        control = fit("reflow", {"reflow_share": 0.0}, problem, begun, budget, seed, paired=False)
+        control = fit("regression", {}, problem, begun, budget, seed, paired=False)
         x = control.samples(bench.n, seed)
         yield control.row(CONTROL, 1, seed) | bench.figures(x)
 
@@ -176,14 +176,16 @@ def preset(name: str) -> dict[str, Any]:
 
 
 def all_methods() -> dict[str, dict[str, Any]]:
-    """Every method of genkit/methods that distils a teacher on rectified flow, with its preset,
-    and the plain regressor on teacher pairs, which is reflow without its reflow stage."""
+    """Every method of genkit/methods that distils a teacher on rectified flow into few steps, with
+    its preset. The teacher here takes no guidance, so none is distilled."""
     from genkit import catalogue
 
-    found: dict[str, dict[str, Any]] = {"reflow, regression only": {"reflow_share": 0.0}}
+    found: dict[str, dict[str, Any]] = {}
     for name, entry in catalogue.methods().items():
         method: Any = catalogue.method_class(name)
-        if entry.facts["has_teacher"] and "rectified_flow" in method.paths:
+        if entry.facts["family"] in ("teacher", "guidance"):
+            continue
+        if "rectified_flow" in method.paths:
             found[name] = preset(name)
     return found
 

@@ -3,8 +3,8 @@
 Every method runs through genkit's Trainer as in a real run. Its learning rates and stages are laid
 over its number of steps, so the number that fits the budget is found first: two short runs give the
 cost of a step. Seconds are the process's own (all its threads together), so that a busy machine
-favours nobody; with one thread on an idle one they are the clock's. What is counted as an
-evaluation is one sample through one of the trained networks, forward; the exact teacher costs none.
+favours nobody; with one thread on an idle one they are the clock's. Evaluations are counted by the
+Trainer, as in any run; the exact teacher, which is no network, costs none.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import importlib
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,12 @@ from genkit.data.streams import Stream, TensorStream
 from genkit.denoisers.analytic import Mixture
 from genkit.denoisers.base import Denoiser, NetworkDenoiser
 from genkit.denoisers.calls import network_call
-from genkit.methods.base import Method, Role, Stage
+from genkit.methods.base import Method, Stage
 from genkit.networks.mlp import MLPDenoiser
 from genkit.rng import generator, sample_generators, sample_noise
 from genkit.sampling import Sampler
 from genkit.training.config import TrainerConfig
+from genkit.training.meter import Meter, counted
 from genkit.training.trainer import Trainer
 
 WIDTH = 256
@@ -63,13 +64,6 @@ class Budget:
         return max(LONG, round(self.evaluations / evaluations))
 
 
-@dataclass
-class Count:
-    """Samples that went through the networks."""
-
-    rows: int = 0
-
-
 @dataclass(frozen=True)
 class FreshDraws:
     """A stream that never repeats: draws of the density, beside noise they know nothing of."""
@@ -92,34 +86,13 @@ class Problem:
     density: Mixture
     latent: tuple[int, ...]
     cond: Mapping[str, Tensor]
-    count: Count = field(default_factory=Count)
     _pairs: TensorStream | None = None
 
     def network(self) -> NetworkDenoiser:
-        """A fresh student; copies of it count into `count` too."""
+        """A fresh student."""
         network = MLPDenoiser(self.latent[0], self.latent[-1], WIDTH)
         call = network_call(network)
-        return self.counted(NetworkDenoiser(network, call, self.density.path, "velocity", 1000.0))
-
-    def counted(self, denoiser: Any) -> Any:
-        """The denoiser, whose network counts into `count` from now on."""
-        count = self.count
-
-        # A function, not a method: a copied network keeps this one's count.
-        def add(module: Any, inputs: tuple[Tensor, ...]) -> None:
-            count.rows += len(inputs[0])
-
-        denoiser.network.register_forward_pre_hook(add)
-        return denoiser
-
-    def started(self, role: Role) -> Role:
-        """The role from a student's start instead of the exact teacher's, which has no weights; a
-        network that it is changed into is counted like its own."""
-        if role.start != "teacher":
-            return role
-        change = role.change
-        counted = None if change is None else lambda given: self.counted(change(given))
-        return replace(role, start=None, change=counted)
+        return NetworkDenoiser(network, call, self.density.path, "velocity", 1000.0)
 
     def draws(self) -> FreshDraws:
         """Data without end."""
@@ -226,10 +199,13 @@ def fit(
         def renew(teacher: Denoiser, stage: Stage, number: int) -> Stream:
             if isinstance(teacher, Mixture):  # the exact one, by now perhaps a copy
                 return pairs
-            return problem.make_pairs(teacher, made)
+            with counted(teacher) as cost:
+                renewed = problem.make_pairs(teacher, made)
+            meter.made[f"pairs {number}"] = cost
+            return renewed
 
-        method = build(name.partition(",")[0], settings, problem)
-        return _run(method, problem, begun, streams, renew, steps, seed)
+        method, meter = build(name.partition(",")[0], settings, problem), Meter()
+        return _run(method, problem, begun, streams, renew, steps, seed, meter)
 
     few, more = train(SHORT, True), train(LONG, True)
     each = (more.seconds - few.seconds) / (LONG - SHORT)
@@ -261,10 +237,15 @@ def _run(
     make_pairs: Callable[[Denoiser, Stage, int], Stream],
     steps: int,
     seed: int,
+    meter: Meter,
 ) -> Trained:
     roles = method.nets()
     if begun is not None:
-        started = {name: problem.started(role) for name, role in roles.items()}
+        # From a student's start instead of the exact teacher's, which has no weights.
+        started = {
+            name: replace(role, start=None) if role.start == "teacher" else role
+            for name, role in roles.items()
+        }
         method.nets = lambda: started  # type: ignore[method-assign]
     config = TrainerConfig(
         max_steps=steps,
@@ -286,10 +267,11 @@ def _run(
             teacher=copy.deepcopy(problem.density) if method.has_teacher else None,
             make_pairs=make_pairs,
             export=lambda parts, out: delivered.update(parts),
+            meter=meter,
         )
-        before, began = problem.count.rows, time.process_time()
+        began = time.process_time()
         trainer.run()
         seconds = time.process_time() - began
     student = delivered["network"].eval()
-    rows = problem.count.rows - before
+    rows = meter.total().evaluations
     return Trained(method, student, problem.cond, seconds, rows, steps)

@@ -7,12 +7,24 @@ resumed run bit-exact and lets every process take its slice of the same global b
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from genkit.rng import generator
+
+
+@dataclass
+class Cost:
+    """What something took: samples that went through networks, forward, and seconds."""
+
+    evaluations: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.evaluations + other.evaluations, self.seconds + other.seconds)
 
 
 class Stream(Protocol):
@@ -33,11 +45,12 @@ class TensorStream:
     """A stream over tensors in memory, {"x_0": (n, ...), "cond": {"label": (n,)}, ...}.
 
     Rows are shuffled without replacement within an epoch; batches run over the epochs' ends.
-    ValueError if the tensors differ in length or are empty.
+    cost: what making them took, where networks did. ValueError if the tensors differ in length or
+    are empty.
     """
 
-    def __init__(self, tensors: Mapping[str, Any]) -> None:
-        self.tensors = dict(tensors)
+    def __init__(self, tensors: Mapping[str, Any], cost: Cost | None = None) -> None:
+        self.tensors, self.cost = dict(tensors), cost or Cost()
         lengths = {len(each) for each in _leaves(self.tensors)}
         if len(lengths) != 1:
             raise ValueError(

@@ -11,6 +11,7 @@ of which are options: distances are the modality's own (the release: L2, then LP
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from genkit import terms
 from genkit.methods import base
@@ -62,7 +63,7 @@ class Method(base.Method):
         flow_guidance: float = 1.0
         """The 2-rectified flow's own guidance when it makes pairs."""
         reflow_share: float = 0.4
-        """Share of the steps spent on reflow; 0 distils the teacher's pairs directly."""
+        """Share of the steps spent on reflow; `regression` is what would be left without it."""
         renew: bool = True
         """Make new pairs from the 2-rectified flow for the last stage."""
         time: str = "uniform"
@@ -70,13 +71,19 @@ class Method(base.Method):
         steps: int = 1
         """1 ends with the one-step stage; more delivers the 2-rectified flow at that many steps."""
 
+    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        if not 0 < config.reflow_share < 1:
+            raise ValueError(
+                f"reflow_share is {config.reflow_share}; give a share between 0 and 1, or use "
+                "regression, which distils the teacher's pairs directly"
+            )
+
     def stages(self) -> list[Stage]:
         config = self.config
         reflow = Stage("reflow", 1.0, guidance=self.guidance, new_data=True)
         if config.steps > 1:
             return [reflow]
-        if config.reflow_share == 0:
-            return [Stage("distill", 1.0, guidance=self.guidance, new_data=True)]
         share = config.reflow_share
         start = {"teacher": "student"} if config.renew else {}
         distill = Stage(

@@ -86,6 +86,10 @@ class Networks:
             self.averages[f"{name}.{ema_name}"] = average
         self.optimizers[name].train(False)
 
+    def modules(self) -> list[nn.Module]:
+        """Every network there is, averages included."""
+        return [*self.nets.values(), *(average.module for average in self.averages.values())]
+
     def exported(self, role: str) -> nn.Module:
         """The role's "export" average, or the role itself where it has none."""
         average = self.averages.get(f"{role}.export")

@@ -7,6 +7,7 @@ A run killed at any moment resumes from its last checkpoint and ends, on a CPU, 
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -21,11 +22,12 @@ from torch import Tensor, nn
 from genkit.data.streams import Stream
 from genkit.denoisers.base import Denoiser
 from genkit.methods.base import Method, Stage
-from genkit.training.checkpoints import Checkpoints, is_full
+from genkit.training.checkpoints import Checkpoints, is_full, write_text
 from genkit.training.config import TrainerConfig
 from genkit.training.folder import check_folder, open_folder
 from genkit.training.health import Collapse
 from genkit.training.log import Log, measured, read_log
+from genkit.training.meter import Meter
 from genkit.training.plan import Span, plan
 from genkit.training.preview import Preview
 from genkit.training.report import write_report
@@ -58,6 +60,7 @@ class Trainer:
     teacher: without guidance; a stage's guidance is put around it here. measure, preview, export:
     see `Measure`, `Preview`; export({part: module}, out) is called once, at the end, with
     `method.deliver` of the best student. record: the whole configuration, written to config.json.
+    meter: counts what training costs, which ends in cost.json.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Trainer:
         measure: Measure | None = None,
         export: Export | None = None,
         record: Mapping[str, Any] | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self.method, self.out, self.config = method, Path(out), config
         self.make_pairs, self.export = make_pairs, export
@@ -85,6 +89,8 @@ class Trainer:
         self.networks = Networks(
             method, network, teacher, config.seed, device, config.muon, config.slow
         )
+        self.meter = meter or Meter()
+        self.meter.processes = self.accelerator.num_processes
         self.turns = Turns(method, self.networks, config, self.accelerator)
         self.turns.streams = dict(streams)
         self.checkpoints = Checkpoints(self.out / "checkpoints", keep_weights=config.keep_weights)
@@ -121,12 +127,14 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         position = self._load() if resume else 0
         self.log = Log(self.out, position, self.step) if self.main else None
+        self.meter.watch(*self.networks.modules())
         try:
             with Stop() as stop:
                 self._train(stop)
         except Collapse as error:
             raise self._collapsed(error) from None
         finally:
+            self.meter.leave(*self.networks.modules())
             if self.log is not None:
                 self.log.close()
         return self._finish()
@@ -151,8 +159,9 @@ class Trainer:
                 roles = self._enter(number, span)
                 while self.step < span.last:
                     moment = span.moment(self.step)
-                    for turn in self.method.turns(moment):
-                        self.turns.run(turn, roles, moment)
+                    with self.meter.step(span.stage.name):
+                        for turn in self.method.turns(moment):
+                            self.turns.run(turn, roles, moment)
                     self.step += 1
                     self.bar.update(1)
                     late = limit is not None and time.monotonic() - began > 60 * limit
@@ -264,6 +273,7 @@ class Trainer:
             "turn": self.turns.index,
             "counts": self.networks.counts(),
             "log": self.log.position(),
+            "cost": self.meter.state(),
             **self.watch.state(),
         }
 
@@ -281,7 +291,14 @@ class Trainer:
         self.networks.load(tensors, state["counts"])
         self.method.load_state_dict(method)
         self.watch.load(state)
+        if "cost" in state:  # not in a checkpoint of an earlier genkit
+            self.meter.load(state["cost"])
         return state["log"]
+
+    def _write_cost(self) -> None:
+        if self.main:
+            told = {"steps": self.step, **asdict(self.meter.total()), **self.meter.state()}
+            write_text(self.out / "cost.json", json.dumps(told, indent=1) + "\n")
 
     def _collapsed(self, error: Collapse) -> Collapse:
         """Keep the state it was seen in apart from the good ones, and say what there is."""
@@ -293,10 +310,12 @@ class Trainer:
         if self.log is not None:
             self.log.write(self.step, collapse=text)
             self.checkpoints.save_collapsed(*self._state())
+            self._write_cost()
             write_report(self.out)
         return Collapse(text)
 
     def _finish(self) -> Result:
+        self._write_cost()
         if self.main and self.export is not None:
             self.export(self.watch.delivered(), self.out)
         self.accelerator.wait_for_everyone()

@@ -52,8 +52,8 @@ def test_more_steps_and_higher_order_help(bench):
 
 def test_methods_are_found():
     found = analytic_digits.all_methods()
-    assert {"reflow", "consistency", "dmd2", "reflow, regression only"} <= set(found)
-    assert "flow_matching" not in found
+    assert {"reflow", "consistency", "dmd2", "regression"} <= set(found)
+    assert not {"flow_matching", "guidance_distill"} & set(found)
 
 
 def test_table_is_of_means():

@@ -61,7 +61,7 @@ def test_students_of_every_kind_of_method(problem):
     assert torch.equal(again.samples(6, 1, 4), begun.samples(6, 1, 4)), "a seed decides"
     before = begun.samples(6, 0, 1)
     for name, settings in (
-        ("reflow, x", {"reflow_share": 0.0}),
+        ("regression, x", {"lr": 2e-3}),
         ("consistency", {}),
         ("dmd2", {}),
         ("meanflow", {}),
@@ -78,9 +78,8 @@ def test_students_of_every_kind_of_method(problem):
 def test_unrelated_pairs_teach_the_mean(problem):
     limit = Budget(None, 300 * BATCH)
     begun = start(problem, limit, 0)
-    settings = {"reflow_share": 0.0}
     control, paired = (
-        fit("reflow", settings, problem, begun, limit, 0, paired=paired) for paired in (False, True)
+        fit("regression", {}, problem, begun, limit, 0, paired=paired) for paired in (False, True)
     )
     mean = problem.density.means.mean(0)
     away = [(each.samples(64, 0) - mean).square().mean() for each in (control, paired)]

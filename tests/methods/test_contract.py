@@ -30,7 +30,9 @@ def method_class(name):
 
 def network(path, kind="velocity"):
     built = MLPDenoiser(width=16, depth=3)
-    torch.nn.init.normal_(built.leave.weight, std=0.1)
+    # Both begin at zero: nothing would leave the network, and its condition would change nothing.
+    for begins_at_zero in (built.leave, built.blocks[0].modulation):
+        torch.nn.init.normal_(begins_at_zero.weight, std=0.1)
     return NetworkDenoiser(built, network_call(built), path, kind, 1000 / path.t_max)
 
 

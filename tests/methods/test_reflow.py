@@ -41,6 +41,12 @@ def test_loss_is_zero_at_the_optimum_and_not_for_independent_pairs(learned, path
     assert method.loss(roles, {"pairs": loose}, moment, Rng(1))["total"] > 0.1
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0, -1.0])
+def test_a_share_that_leaves_a_stage_out_is_refused(path, share):
+    with pytest.raises(ValueError, match="or use regression"):
+        Method(Method.Config(reflow_share=share), path, (1,))
+
+
 def test_stages_follow_the_paper():
     from genkit.paths import RectifiedFlow
 

@@ -1,0 +1,95 @@
+"""Guidance distillation: the student predicts at once what guidance makes of two evaluations.
+
+Meng et al. 2022 (arXiv 2210.03142, stage one, sec. 3.1): the student, asked with the condition
+alone, is regressed on the guided teacher uncond + w (cond - uncond) at every noise level, so that
+it takes the teacher's own steps at half the cost. Where the condition is dropped, guidance leaves
+the teacher as it is, and the student learns that too: a negative prompt, or more guidance, still
+works on it, at the full cost. Their second stage, fewer steps, is `progressive` with this student
+as its teacher.
+Not faithful: w is one number, folded in (theirs is an input, drawn from a range; none of genkit's
+networks has a place for it yet); errors are of what the network predicts, unweighted (theirs of
+x_0, weighed by the signal-to-noise ratio); dropped conditions, which theirs has none of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from genkit import guidance, terms
+from genkit.methods import base
+from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
+from genkit.rng import Rng
+from genkit.sampling import Sampler
+from genkit.times import TIMES
+
+UNNAMED = 2.0  # the scale where neither a person nor a teacher has named one
+STEPS = 50  # likewise
+
+
+class Method(base.Method):
+    family = "guidance"
+    paper = "arXiv 2210.03142"
+    needs = ("data",)
+    presets = {
+        "digits": {"max_steps": 2000, "batch_size": 256, "mixed_precision": "bf16"},
+    }
+
+    @dataclass
+    class Config:
+        lr: float = 3e-4
+        """Learning rate at the start, decayed to 0."""
+        warmup: int = 50
+        """Steps over which the learning rate rises."""
+        ema: float = 0.999
+        """Rate of the average that is sampled and delivered."""
+        guidance: float | None = None
+        """The scale that is folded in; by default the teacher's own."""
+        drop: float = 0.1
+        """Share of samples without their condition, for negative prompts and guidance on top."""
+        time: str = "uniform"
+        """Distribution of t: a name of genkit.times."""
+        steps: int | None = None
+        """Evaluations of the delivered student; by default as many as the teacher takes."""
+        times: tuple[float, ...] = ()
+        """Noise levels of those evaluations; by default, with the teacher's steps, the teacher's
+        own, otherwise the path's even grid."""
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        if config.guidance == 1:
+            raise ValueError("guidance 1 is none, and folds nothing in; give another, such as 2")
+        if not self.uncond:
+            raise ValueError("this data has no conditions, so there is no guidance to fold in")
+
+    @property
+    def guidance(self) -> float:
+        return UNNAMED if self.config.guidance is None else float(self.config.guidance)
+
+    def stages(self) -> list[Stage]:
+        return [Stage("train", guidance=self.guidance)]
+
+    def nets(self) -> dict[str, Role]:
+        config = self.config
+        average = {"export": Ema(warmed(config.ema))}
+        student = Role("teacher", lr=config.lr, warmup=config.warmup, decay=True, ema=average)
+        return {"student": student}
+
+    def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
+        data, student = batch["data"], roles["student"]
+        x_0, cond, mask = data["x_0"], data["cond"], data.get("mask")
+        if self.config.drop:
+            assert self.uncond is not None, "refused at the beginning"
+            cond = guidance.drop(cond, self.uncond, self.config.drop, rng)
+        eps = self.path.noise(x_0.shape, rng)
+        t = TIMES[self.config.time](self.path, x_0.shape[:1], rng)
+        x_t = self.path.add_noise(x_0, eps, t)
+        with torch.no_grad():
+            guided = roles["teacher"].predict(x_t, t, cond, student.kind)
+        prediction = student.predict(x_t, t, cond, student.kind)
+        return {"total": terms.squared(prediction, guided, mask).mean()}
+
+    def sampler(self) -> Sampler:
+        return Sampler(steps=self.config.steps or STEPS, times=self.config.times or None)
