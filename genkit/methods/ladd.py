@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from genkit import terms, times
-from genkit.denoisers.base import Denoiser, Guided
+from genkit.denoisers.base import Denoiser
 from genkit.guidance import Cond
 from genkit.methods import base
 from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
@@ -112,8 +112,7 @@ class Method(base.Method):
 
     def _features(self, roles: Roles, x_0: Tensor, cond: Cond, rng: Rng) -> dict[str, Tensor]:
         """What the teacher's blocks, without guidance, make of x_0 noised to a random level."""
-        judge, config, names = roles["teacher"], self.config, roles["head"].names
-        judge = judge.inner if isinstance(judge, Guided) else judge
+        judge, config, names = roles["teacher"].unguided, self.config, roles["head"].names
         t = times.logit_normal(self.path, x_0.shape[:1], rng, config.time_mean, config.time_std)
         x_t = self.path.add_noise(x_0, self.path.noise(x_0.shape, rng), t)
         return judge.trace(x_t, t, cond, judge.kind, names)[1]

@@ -36,17 +36,20 @@ class FeatureHead(nn.Module):
         return torch.stack(logits, -1)
 
 
-def middle_block(denoiser: nn.Module) -> tuple[str, ...]:
-    """The middle entry of the network's longest list of blocks; ValueError if it has none."""
-    lists = {
-        name: module
-        for name, module in denoiser.named_modules()
-        if isinstance(module, nn.ModuleList)
-    }
+def blocks(network: nn.Module) -> tuple[str, ...]:
+    """The names of all entries of the network's longest list of blocks; ValueError if it has none.
+    Their outputs are what heads read that are to see all of a network."""
+    lists = {name: m for name, m in network.named_modules() if isinstance(m, nn.ModuleList)}
     if not lists:
         raise ValueError("the network has no list of blocks; name its submodules with features=")
     name = max(lists, key=lambda each: len(lists[each]))
-    return (f"{name}.{len(lists[name]) // 2}",)
+    return tuple(f"{name}.{i}" for i in range(len(lists[name])))
+
+
+def middle_block(network: nn.Module) -> tuple[str, ...]:
+    """The middle one of `blocks`, alone."""
+    names = blocks(network)
+    return (names[len(names) // 2],)
 
 
 class LogWeight(nn.Module):
@@ -63,13 +66,3 @@ class LogWeight(nn.Module):
     def forward(self, angle: Tensor) -> Tensor:
         # Half waves over the whole range, which any smooth function of it is a sum of.
         return torch.cos(2 * angle.float()[:, None] * self.order) @ self.scale
-
-
-def blocks(network: nn.Module) -> tuple[str, ...]:
-    """The names of all entries of the network's longest list of blocks; ValueError if it has none.
-    Their outputs are what heads read that are to see all of a network."""
-    lists = {name: m for name, m in network.named_modules() if isinstance(m, nn.ModuleList)}
-    if not lists:
-        raise ValueError("the network has no list of blocks; name its submodules with features=")
-    name = max(lists, key=lambda each: len(lists[each]))
-    return tuple(f"{name}.{i}" for i in range(len(lists[name])))
