@@ -169,8 +169,8 @@ class Method(base.Method):
         self, x_0: Tensor, rng: Rng, low: float, high: float, shift: float | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(x_t, eps, t) at u uniform in [low, high], shifted."""
-        shift = self.config.shift if shift is None else shift
-        t = times.shifted(self.path, x_0.shape[:1], rng, shift, low, high)
+        moved = self.config.shift if shift is None else shift
+        t = times.shifted(self.path, x_0.shape[:1], rng, moved, low, high)
         eps = self.path.noise(x_0.shape, rng)
         return self.path.add_noise(x_0, eps, t), eps, t
 

@@ -6,6 +6,9 @@ products of matrices instead of five. Checked through Triton's interpreter, and 
 never run or timed on one.
 """
 
+# Kernels are Triton's language, whose types are not Python's.
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
+
 from __future__ import annotations
 
 import triton

@@ -4,6 +4,9 @@ FlashAttention-2's forward (arXiv 2307.08691, algorithm 1), the running maximum 
 through Triton's interpreter, and compiled for GPUs; never run or timed on one.
 """
 
+# Kernels are Triton's language, whose types are not Python's.
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
+
 from __future__ import annotations
 
 import triton

@@ -6,6 +6,9 @@ five products of matrices beside forward's two, or six in one pass. Checked thro
 interpreter, and compiled for GPUs; never run or timed on one.
 """
 
+# Kernels are Triton's language, whose types are not Python's.
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
+
 from __future__ import annotations
 
 import triton

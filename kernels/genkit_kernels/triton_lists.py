@@ -68,7 +68,7 @@ def _places(problem: Problem, device: torch.device) -> tuple[Tensor, int]:
 
 def _kept_for(x: Tensor, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
     """What `make` makes of x and of what key names, once; the oldest of KEPT gives way."""
-    made = _kept.setdefault(x, {})
+    made: dict[Any, Any] = _kept.setdefault(x, {})  # type: ignore[assignment]
     key = (*key, _version(x))
     if key not in made:
         if len(made) == KEPT:

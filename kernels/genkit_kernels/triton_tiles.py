@@ -72,7 +72,7 @@ def numbers_at(x, b, h, heads, tokens, token):
 
 def tuned(table: tuple[Row, ...]) -> Any:
     """Autotuning over the few rows of a table that suit head dim, dtype and size of the blocks."""
-    if triton.knobs.runtime.interpret:
+    if triton.knobs.runtime.interpret:  # type: ignore[attr-defined]
         table = ((256, 4, 32, 16, 4, 1),)
 
     def fitting(configs: list[Any], _: Any, **given: Any) -> list[Any]:
