@@ -20,9 +20,10 @@ genkit compare --teacher digits-teacher --methods regression,scm --budget 2M-nfe
 
 Each method and seed gets that much training, in time or in network evaluations (one sample through
 one network, forward; a guided teacher's are two), and what it spends on teacher pairs is charged to
-it, whether they are made or lie in the cache. A few steps of each stage tell what a step costs, and
-so how many there are; pairs take at most a quarter. All bake in the teacher's own guidance (another
-by `--set guidance=2`) and deliver their last student, which is measured like all others.
+it, whether they are made or lie in the cache. A few steps of each stage tell what a step costs (so
+nothing else should run meanwhile; on a busy machine, give evaluations), and so how many there are;
+pairs take at most a quarter. All bake in the teacher's own guidance (another by `--set guidance=2`)
+and deliver their last student, which is measured like all others.
 `runs/compare/comparison.html` has the table, quality against the cost of sampling and of training,
 and samples on equal noise; `comparison.json` the same figures. Every run is whole in its own
 folder. The same command goes on where it was stopped, methods and seeds can be added to it, and

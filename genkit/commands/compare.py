@@ -24,7 +24,8 @@ class Compare:
     teacher: str = "digits-teacher"
     """A shipped name (genkit list pipelines), a folder, or a hub id."""
     budget: str = "10m"
-    """Of each method and seed: a time (30s, 10m, 2h), or network evaluations (200k-nfe, 5M-nfe)."""
+    """Of each method and seed: a time (30s, 10m, 2h) on a machine that does nothing else, or
+    network evaluations (200k-nfe, 5M-nfe)."""
     seeds: int = 1
     """Training seeds of each method, 0 and on."""
     data: str | None = None

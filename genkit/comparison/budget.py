@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from genkit.data.streams import Cost
+from genkit.methods.base import Stage
 from genkit.runs import Run
 from genkit.training.meter import Meter
 from genkit.training.trainer import Trainer
@@ -64,13 +65,14 @@ class Prices:
     """What a method's training costs, each in evaluations and seconds.
 
     step: one step, on average over the stages by their shares; stages: one of each stage; pair: one
-    pair; sets: how often pairs are made.
+    pair of the first stage; sets: how often pairs are made, in such pairs (without guidance, later
+    ones cost half of guided ones).
     """
 
     step: Mapping[str, float]
     stages: Mapping[str, Mapping[str, float]]
     pair: Mapping[str, float]
-    sets: int
+    sets: float
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,14 @@ def prices(run: Run) -> Prices:
     }
     made = sum(meter.made.values(), Cost())
     pair = {name: value / (count * max(1, len(meter.made))) for name, value in asdict(made).items()}
-    again = 0 if "pairs" not in run.method.needs else sum(each.new_data for each in stages[1:])
+    later = [each for each in stages[1:] if each.new_data and "pairs" in run.method.needs]
+    again = sum(_asked(each) / _asked(stages[0]) for each in later)
     return Prices(step, each, pair, len(meter.made) + again)
+
+
+def _asked(stage: Stage) -> float:
+    """Evaluations of one prediction of a stage's teacher."""
+    return 1.0 if stage.guidance == 1 else 2.0
 
 
 def _typical(costs: list[Cost]) -> dict[str, float]:

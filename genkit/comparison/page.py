@@ -20,7 +20,7 @@ from genkit.training.report import STYLE, embed, table
 
 WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 640, 320, 64, 150, 40, 12
 LOGARITHMIC = 20.0  # the span from which an axis is
-GAP = 17  # between two names
+GAP, REACH = 17, 130  # between two names: downwards, across
 NAMES = {
     "fd": "Frechet distance",
     "sw": "sliced Wasserstein distance",
@@ -81,13 +81,17 @@ class Axis:
         return self.start + (0.05 + 0.9 * share) * (self.end - self.start)
 
 
-def apart(heights: Sequence[float], gap: float = GAP) -> list[float]:
-    """Heights of names, in the same order, none nearer to another than `gap`: pushed down."""
-    order = sorted(range(len(heights)), key=lambda i: heights[i])
-    placed, last = list(heights), -math.inf
-    for i in order:
-        placed[i] = last = max(heights[i], last + gap)
-    return placed
+def apart(places: Sequence[tuple[float, float]]) -> list[float]:
+    """Heights of the names at places (left, top), in the same order: pushed down until none lies
+    on another."""
+    placed: dict[int, float] = {}
+    for i in sorted(range(len(places)), key=lambda i: places[i][1]):
+        left, height = places[i]
+        for j, other in sorted(placed.items(), key=lambda each: each[1]):
+            if abs(places[j][0] - left) < REACH and abs(other - height) < GAP:
+                height = other + GAP
+        placed[i] = height
+    return [placed[i] for i in range(len(places))]
 
 
 def scatter(points: Sequence[Point], across: str, up: str, floor: float | None) -> str:
@@ -96,9 +100,9 @@ def scatter(points: Sequence[Point], across: str, up: str, floor: float | None) 
     ys = tuple(p.y for p in points) + (() if floor is None else (floor,))
     y, best = Axis(ys, HEIGHT - BOTTOM, TOP), front(points)
     ground, parts = HEIGHT - BOTTOM, []
-    for point, name_at in zip(points, apart([y.place(p.y) for p in points]), strict=True):
+    places = [(x.place(p.x), y.place(p.y)) for p in points]
+    for point, (left, top), name_at in zip(points, places, apart(places), strict=True):
         kind = "dot" + " teacher" * point.teacher + " best" * (point in best)
-        left, top = x.place(point.x), y.place(point.y)
         parts.append(
             f'<circle class="{kind}" cx="{left:.1f}" cy="{top:.1f}" r="5"><title>'
             f"{escape(point.name)}: {point.x:.4g}, {point.y:.4g}</title></circle>"

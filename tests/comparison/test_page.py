@@ -2,7 +2,7 @@
 
 import pytest
 
-from genkit.comparison.page import Axis, Point, apart, front, scatter
+from genkit.comparison.page import GAP, REACH, Axis, Point, apart, front, scatter
 
 POINTS = [
     Point("slow and best", 50, 0.4, True),
@@ -34,8 +34,9 @@ def test_axes_run_from_the_least_to_the_largest():
 
 
 def test_names_do_not_lie_on_each_other():
-    assert apart([10, 50, 11], 5) == [10, 50, 15]
-    assert apart([1, 1, 1], 5) == [1, 6, 11]
+    assert apart([(0, 10), (0, 50), (0, 11)]) == [10, 50, 10 + GAP]
+    assert apart([(0, 1)] * 3) == [1, 1 + GAP, 1 + 2 * GAP]
+    assert apart([(0, 1), (REACH, 1)]) == [1, 1], "beside each other there is room"
 
 
 def test_better_is_lower_and_the_front_filled():

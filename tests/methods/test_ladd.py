@@ -149,7 +149,7 @@ def test_heads_read_every_block_of_the_teacher_without_guidance(path):
     teacher = NetworkDenoiser(network, network_call(network), path, "velocity", 1000.0)
     uncond = {"label": torch.tensor([10])}
     method = Method(Method.Config(guidance=3.0), path, (1, 8, 8), uncond=uncond)
-    head = method.nets()["head"].build({"teacher": teacher})
+    head = method._head({"teacher": teacher})
     assert head.names == [f"network.blocks.{i}" for i in range(3)]
     roles = Roles(teacher=Guided(teacher, 3.0, uncond), head=head)
     cond = {"label": torch.arange(4)}
