@@ -26,7 +26,8 @@ def test_a_student_is_timed_beside_the_teacher_its_record_names():
         (1, 2), (1, 50), (2, 2), (2, 50),
     ]  # fmt: skip
     assert all(row["teacher"] == "digits-teacher" for row in rows)
-    assert rows[1]["times_faster"] > rows[0]["times_faster"] > 1
+    # 2 steps of so small a network are within the noise of 1.
+    assert rows[1]["times_faster"] > max(5, rows[0]["times_faster"])
 
 
 def test_the_figures_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
