@@ -31,9 +31,10 @@ from genkit.latents import vae_scale
 from genkit.lora import adapted
 from genkit.methods.base import Method, begin_student
 from genkit.modalities import Modality, modality
+from genkit.networks.size import parameters, parsed, resized
 from genkit.paths import RectifiedFlow
 from genkit.runs import REPORT, Run, Teacher, say
-from genkit.settings import Settings
+from genkit.settings import RunConfig, Settings
 from genkit.training.checkpoints import Checkpoints
 from genkit.training.folder import check_folder
 from genkit.training.trainer import Trainer
@@ -61,12 +62,16 @@ def train(
     settings = Settings.of(catalogue.method_class(method), config, data)
     if settings.run.lora:
         raise ValueError("lora adapts a trained network; training from nothing has none")
+    if settings.run.student_size:
+        raise ValueError(
+            "student_size is of a student; a teacher has the size of its data's network"
+        )
     record = {"command": "train", "method": method, "data": data, "settings": settings.flat()}
     samples = open_data(data, settings.run.size)
     if isinstance(samples, Prompts):
         raise ValueError(f"{data} holds prompts without pictures; a teacher is trained on samples")
     kind = modality(samples)
-    denoiser = fresh_denoiser(kind)
+    denoiser = fresh_denoiser(kind, catalogue.method_class(method), settings.method)
     built = _method(method, settings, denoiser, kind)
     return _go(Run(built, settings, kind, samples, None), record, Path(out), resume)
 
@@ -122,13 +127,18 @@ def prepare(
         "data": data,
         "settings": settings.flat(),
     }
-    record |= _begin(built, student, loaded, settings.run.lora)
+    record |= _begin(built, student, loaded, settings.run)
     return Run(built, settings, kind, samples, who), record
 
 
-def _begin(method: Method, student: Any, teacher: Loaded, rank: int | None) -> dict[str, str]:
-    """Let the student begin as an earlier one, with adapters, or both; what the record says."""
-    earlier, record = None, {}
+def _begin(method: Method, student: Any, teacher: Loaded, settings: RunConfig) -> dict[str, str]:
+    """Let the student begin as an earlier one, with adapters, or both, or fresh and of another
+    size; what the record says."""
+    earlier, record, size = None, {}, parsed(settings.student_size)
+    if size:
+        if student is not None:
+            raise ValueError("an earlier student has its size; leave out student or student_size")
+        resized(teacher.denoiser, size)  # what cannot be built is said before pairs are made
     if student is not None:
         earlier, name = open_student(student, teacher)
         quicken_training(earlier)
@@ -136,9 +146,19 @@ def _begin(method: Method, student: Any, teacher: Loaded, rank: int | None) -> d
 
     def begin(start: nn.Module) -> nn.Module:
         start = start if earlier is None else earlier
-        return adapted(start, rank) if rank else copy.deepcopy(start).requires_grad_(True)
+        if settings.lora:
+            begun = adapted(start, settings.lora)
+        elif size:
+            assert isinstance(start, Denoiser), "a student is a denoiser"
+            begun = resized(start, size)
+            quicken_training(begun)
+        else:
+            return copy.deepcopy(start).requires_grad_(True)
+        trained, whole = parameters(begun, trained=True), parameters(start)
+        say(f"the student trains {trained:,} parameters, {trained / whole:.2%} of {whole:,}")
+        return begun
 
-    if earlier is not None or rank:
+    if earlier is not None or settings.lora or size:
         begin_student(method, begin)
     return record
 
@@ -146,10 +166,19 @@ def _begin(method: Method, student: Any, teacher: Loaded, rank: int | None) -> d
 def _method(name: str, settings: Settings, denoiser: Denoiser, kind: Modality) -> Any:
     """The method on the denoiser's path, with the scheduler its student will leave with."""
     built = catalogue.method_class(name)(
-        settings.method, denoiser.path, kind.latent, kind.distance, kind.uncond
+        settings.method,
+        denoiser.path,
+        kind.latent,
+        kind.distance,
+        kind.uncond,
+        kind.decode_for_loss,
     )
     built.scheduler = hub.make_scheduler(
-        built.sampler(), denoiser.path, denoiser.kind, denoiser.time_scale
+        built.sampler(),
+        denoiser.path,
+        denoiser.kind,
+        denoiser.time_scale,
+        denoiser.sigma_data,
     )
     return built
 
@@ -166,7 +195,7 @@ def _go(run: Run, record: Mapping[str, Any], out: Path, resume: bool) -> Any:
         out,
         run.settings.trainer,
         streams=run.streams(),
-        network=lambda: fresh_denoiser(run.modality),
+        network=lambda: fresh_denoiser(run.modality, type(run.method), run.settings.method),
         teacher=None if teacher is None else teacher.denoiser,
         make_pairs=None if teacher is None else run.make_pairs,
         preview=run.preview(),
@@ -260,8 +289,10 @@ def _other_parts(loaded: Loaded) -> dict[str, str]:
     }
 
 
-def fresh_denoiser(kind: Modality) -> Denoiser:
-    """An untrained network of this data as a Denoiser on rectified flow, network time 0..1000."""
+def fresh_denoiser(kind: Modality, method: type[Method], config: Any) -> Any:
+    """An untrained network of this data as the method makes a Denoiser of it: on rectified flow,
+    network time 0..1000, unless it says otherwise."""
     network = kind.network()
     quicken_training(network)
-    return NetworkDenoiser(network, network_call(network), RectifiedFlow(), kind.kind, 1000.0)
+    bare = NetworkDenoiser(network, network_call(network), RectifiedFlow(), kind.kind, 1000.0)
+    return method.fresh(config, bare)

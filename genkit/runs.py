@@ -66,7 +66,7 @@ class Teacher:
         `batch` samples at once."""
         who = loaded.denoiser
         scheduler = hub.make_scheduler(
-            Sampler(steps, order=order), who.path, who.kind, who.time_scale
+            Sampler(steps, order=order), who.path, who.kind, who.time_scale, who.sigma_data
         )
         return cls(name, who, loaded.latent, scheduler, steps, loaded.pipeline, batch)
 
@@ -160,6 +160,7 @@ class Run:
                 seed,
                 shard=SHARD,
                 progress=progress,
+                prior=teacher.path.prior,
                 evaluations=lambda: cost.evaluations,
             )
         self.meter.made[f"{parts.get('purpose', 'pairs')} {number}"] = pairs.cost
@@ -171,7 +172,7 @@ class Run:
             assert isinstance(self.data, Samples), "a teacher is trained on samples"
             return self.data.x_0[:n]
         generators = sample_generators(seed, n)
-        noise = sample_noise(self.modality.latent, generators)
+        noise = self.method.path.prior(sample_noise(self.modality.latent, generators))
         return self.teacher.sample(self.guided_teacher(), noise, cond, generators)
 
     def measure(self) -> Measure | None:
@@ -192,7 +193,7 @@ class Run:
 
         def measure(sample: Sample) -> dict[str, float]:
             generators = sample_generators(MEASURE_SEED, n)
-            noise = sample_noise(self.modality.latent, generators)
+            noise = self.method.path.prior(sample_noise(self.modality.latent, generators))
             x = sample(noise, cond, generators, steps)
             figures = {"distance": sliced_wasserstein(x, reference)}
             if self.teacher is not None:

@@ -42,10 +42,12 @@ def cached_pairs(
     shard: int = 2048,
     progress: Callable[[range, str], Any] = lambda shards, what: shards,
     evaluations: Callable[[], int] = lambda: 0,
+    prior: Callable[[Tensor], Tensor] = lambda gaussian: gaussian,
 ) -> TensorStream:
     """The stream of pairs {"eps", "x_0", "cond"} of `key`, one for each row of `cond` (n, ...).
 
-    Pair i has the noise of sample i of `seed`, whatever the shard. Only missing shards are made.
+    Pair i has the noise of sample i of `seed`, whatever the shard, as `prior` (`Path.prior`) of the
+    teacher's path makes it of Gaussian noise. Only missing shards are made.
     evaluations: how many there were so far, by which a shard's own are counted; the stream's cost
     is that of all shards, those found on the disk included. ValueError for a shard that cannot be
     read.
@@ -62,7 +64,7 @@ def cached_pairs(
             before, began = evaluations(), time.perf_counter()
             part_cond = {name: value[rows] for name, value in cond.items()}
             generators = sample_generators(seed, rows.stop - rows.start, rows.start)
-            eps = sample_noise(latent, generators)
+            eps = prior(sample_noise(latent, generators))
             x_0 = make(eps, part_cond, generators)
             tensors = {"eps": eps, "x_0": x_0.float().contiguous()}
             part = tensors, Cost(evaluations() - before, time.perf_counter() - began)

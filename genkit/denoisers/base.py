@@ -1,10 +1,10 @@
 """Denoiser: a network on a Path, asked for any prediction kind.
 
-Teacher, student and fake score are all Denoisers; guidance, preconditioning and change of path are
-Denoisers around Denoisers, and the network inside knows none of it. A Denoiser never sets no_grad,
-train or eval by itself: score identity methods need gradients through frozen networks.
-Guidance: arXiv 2207.12598. EDM preconditioning: arXiv 2206.00364, table 1. Boundary condition:
-Song et al. 2023 (arXiv 2303.01469, eq. 5 and appendix C). Change of path: genkit.paths.
+Teacher, student and fake score are all Denoisers; guidance, preconditioning (`preconditioned`) and
+change of path are Denoisers around Denoisers, and the network inside knows none of it. A Denoiser
+never sets no_grad, train or eval by itself: score identity methods need gradients through frozen
+networks. Guidance: arXiv 2207.12598. Boundary condition: Song et al. 2023 (arXiv 2303.01469, eq. 5
+and appendix C). Change of path: genkit.paths.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from genkit.guidance import Cond, both, guide
-from genkit.paths import EDM, Kind, Path, expand, wide
+from genkit.paths import Kind, Path, expand, wide
 from genkit.sampling import Generators, Sampler, network_times, sample
 
 Backend = Literal["func", "difference", "kernel"]
@@ -31,9 +31,11 @@ class Denoiser(nn.Module):
 
     path: the probability path. kind: the kind `raw` returns. time_scale: network time = t times it.
     two_time: the network takes a second time s, and its raw output is the mean velocity from t to s
-    (at s = t, its velocity), or what stands for it in another kind.
+    (at s = t, its velocity), or what stands for it in another kind. sigma_data: where the sampling
+    loop evaluates a bare network, whose preconditioning the scheduler then applies; else None.
     """
 
+    sigma_data: float | None = None
     kind: Kind
 
     path: Path
@@ -199,8 +201,13 @@ class Denoiser(nn.Module):
     def evaluate(
         self, x: Tensor, timestep: Tensor, cond: Cond, following: Tensor | None = None
     ) -> Tensor:
-        """`raw` as the sampling loop asks for it: a two-time network is told the next level too."""
+        """`raw` as the sampling loop asks for it: a two-time network is told the next level too,
+        and a preconditioned one is given what its scheduler made of x and time."""
         return self.raw(x, timestep, cond, following)
+
+    def answered(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """The x_0 that an output of `evaluate` means at x and path time t."""
+        return self.path.convert(output, x, t, self.kind, "x_0")
 
     def sample(
         self,
@@ -248,7 +255,7 @@ class Denoiser(nn.Module):
         now, *then = network_times(scheduler, stop, x, self.two_time)
         scaled = scheduler.scale_model_input(x, scheduler.timesteps[stop])
         value = self.evaluate(scaled, now, cond, *then)
-        return self.path.convert(value, x, t, self.kind, "x_0")
+        return self.answered(value, x, t)
 
 
 class _Reached(Exception):
@@ -299,15 +306,15 @@ class NetworkDenoiser(Denoiser):
         return self.call(self.network, x_t, timestep, cond, s)
 
 
-class _Around(Denoiser):
-    """A Denoiser around another one."""
+class Around(Denoiser):
+    """A Denoiser around another one, the base of such."""
 
     def __init__(self, inner: Denoiser, path: Path | None = None, kind: Kind | None = None) -> None:
         super().__init__(path or inner.path, kind or inner.kind, inner.time_scale, inner.two_time)
         self.inner = inner
 
 
-class Guided(_Around):
+class Guided(Around):
     """Classifier-free guidance uncond + w (cond - uncond), both halves in one doubled batch.
 
     uncond: the conditions of no condition, batch 1. w: a number, or one per sample (b,).
@@ -315,23 +322,36 @@ class Guided(_Around):
 
     def __init__(self, inner: Denoiser, w: float | Tensor, uncond: Cond) -> None:
         super().__init__(inner)
-        self.w, self.uncond = w, dict(uncond)
+        self.w, self.uncond, self.sigma_data = w, dict(uncond), inner.sigma_data
 
     @property
     def unguided(self) -> Denoiser:
         return self.inner
 
     def raw(self, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None) -> Tensor:
+        return self._guided(self.inner.raw, x_t, timestep, cond, s)
+
+    def evaluate(
+        self, x: Tensor, timestep: Tensor, cond: Cond, following: Tensor | None = None
+    ) -> Tensor:
+        """As the denoiser within is evaluated."""
+        return self._guided(self.inner.evaluate, x, timestep, cond, following)
+
+    def answered(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """As the denoiser within reads it."""
+        return self.inner.answered(output, x, t)
+
+    def _guided(
+        self, call: Call, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None
+    ) -> Tensor:
         doubled = both(cond, self.uncond, x_t.shape[0])
         twice = None if s is None else torch.cat([s, s])
-        value = self.inner.raw(
-            torch.cat([x_t, x_t]), torch.cat([timestep, timestep]), doubled, twice
-        )
+        value = call(torch.cat([x_t, x_t]), torch.cat([timestep, timestep]), doubled, twice)
         uncond_value, cond_value = value.chunk(2)
         return guide(cond_value, uncond_value, self.w)
 
 
-class Repathed(_Around):
+class Repathed(Around):
     """A Denoiser on another path: the same posterior, asked at the matching noise angle.
 
     With x_inner = c x and times matched by angle, differentiating along this path's time gives
@@ -352,28 +372,7 @@ class Repathed(_Around):
         return expand(on_x, x_t) * x_t + expand(on_v, x_t) * v_there
 
 
-class EDMPreconditioned(_Around):
-    """c_skip x + c_out F(c_in x, c_noise): a bare network F on the EDM path (2206.00364, table 1).
-
-    `inner` evaluates F; it is fed c_in x at network time log(sigma) / 4.
-    """
-
-    def __init__(self, inner: Denoiser, path: EDM, sigma_data: float = 0.5) -> None:
-        super().__init__(inner, path, "x_0")
-        self.time_scale, self.sigma_data = 1.0, sigma_data
-
-    def raw(self, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None) -> Tensor:
-        sigma, data = wide(timestep), self.sigma_data
-        norm = torch.sqrt(sigma**2 + data**2)
-        c_skip, c_out, c_in, c_noise = (
-            each.to(x_t.dtype)
-            for each in (data**2 / norm**2, sigma * data / norm, 1 / norm, torch.log(sigma) / 4)
-        )
-        value = self.inner.raw(expand(c_in, x_t) * x_t, c_noise, cond)
-        return expand(c_skip, x_t) * x_t + expand(c_out, x_t) * value
-
-
-class Boundary(_Around):
+class Boundary(Around):
     """The consistency boundary condition f(x, t_min) = x / alpha(t_min), for a network without it
     (alpha is 1 there on rectified flow, TrigFlow and EDM, and .9996 or nearer 1 on the VPs).
 
@@ -385,12 +384,12 @@ class Boundary(_Around):
 
     def __init__(self, inner: Denoiser, sigma_data: float = 0.5) -> None:
         super().__init__(inner, kind="x_0")
-        self.sigma_data = sigma_data
+        self.deviation = sigma_data
 
     def raw(self, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None) -> Tensor:
         t = wide(timestep) / self.time_scale
         first = torch.full_like(t, self.path.t_min)
-        alpha, data = self.path.alpha(t), self.sigma_data
+        alpha, data = self.path.alpha(t), self.deviation
         # alpha r, so that nothing is divided by alpha, which is 0 at pure noise.
         scaled = self.path.sigma(t) - alpha * self.path.sigma(first) / self.path.alpha(first)
         norm = scaled**2 + alpha**2 * data**2

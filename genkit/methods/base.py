@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from genkit.denoisers.base import Denoiser
+from genkit.denoisers.base import Denoiser, NetworkDenoiser
 from genkit.guidance import Cond
 from genkit.paths import Path
 from genkit.rng import Rng
@@ -134,7 +134,8 @@ class Method:
 
     path: the student's path. distance: a per-sample distance of the modality. latent: shape of one
     sample without the batch. uncond: the conditions of no condition, batch 1, where the modality
-    has them. After construction the run sets `scheduler`, made by `hub` from `sampler()`; `sample`
+    has them. decode: samples as what they stand for, pictures of latents, with gradient. After
+    construction the run sets `scheduler`, made by `hub` from `sampler()`; `sample`
     and backward simulation run it.
     """
 
@@ -143,7 +144,8 @@ class Method:
     needs: ClassVar[tuple[Stream, ...]]
     paths: ClassVar[tuple[str, ...]] = ("rectified_flow", "trigflow", "edm", "vp", "discrete_vp")
     has_teacher: ClassVar[bool] = True
-    # {data set: settings that were found to serve it}, of the method, the trainer and the run.
+    # {data set: settings that were found to serve it}, of the method, the trainer and the run; what
+    # stands under "" is for all of them.
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     @dataclass
@@ -157,13 +159,14 @@ class Method:
         latent: Sequence[int],
         distance: Distance = squared,
         uncond: Cond | None = None,
+        decode: Callable[[Tensor], Tensor] = lambda latents: latents,
     ) -> None:
         if path.name not in self.paths:
             raise ValueError(
                 f"{self.name} does not take the path {path.name!r}, only {', '.join(self.paths)}"
             )
         self.config, self.path, self.latent, self.distance = config, path, tuple(latent), distance
-        self.uncond = uncond
+        self.uncond, self.decode = uncond, decode
         self.scheduler: Any = None
 
     @property
@@ -175,6 +178,12 @@ class Method:
     def guidance(self) -> float:
         """The teacher's scale that a method bakes in; 1 where none was given."""
         return 1.0 if self.config.guidance is None else float(self.config.guidance)
+
+    @classmethod
+    def fresh(cls, config: Any, bare: NetworkDenoiser) -> Denoiser:
+        """An untrained network, given on rectified flow, as this method trains one: on its own path
+        or prior, preconditioned or not."""
+        return bare
 
     def stages(self) -> list[Stage]:
         """The stages, in order; their shares add up to 1."""
@@ -195,9 +204,13 @@ class Method:
     def one_step(self, student: Denoiser, pairs: Mapping[str, Any]) -> Tensor:
         """Distance per sample (b,) of the x_0 predicted at pure noise to the pairs' own: the
         regression that ends InstaFlow and that score methods begin with."""
-        t = torch.full(pairs["x_0"].shape[:1], self.path.t_max, device=pairs["x_0"].device)
-        x_0 = student.predict(self.path.start(pairs["eps"]), t, pairs["cond"], "x_0")
+        x_0 = self.at_once(student, pairs)
         return self.distance(x_0, pairs["x_0"], pairs.get("mask"))
+
+    def at_once(self, student: Denoiser, pairs: Mapping[str, Any]) -> Tensor:
+        """The x_0 (b, ...) that the student predicts of the pairs' pure noise."""
+        t = torch.full(pairs["eps"].shape[:1], self.path.t_max, device=pairs["eps"].device)
+        return student.predict(self.path.start(pairs["eps"]), t, pairs["cond"], "x_0")
 
     def sampler(self) -> Sampler:
         """How the student samples, as plain data."""

@@ -91,6 +91,10 @@ class Modality(ABC):
         """Raw samples as what figures are measured on; here they are that already."""
         return latent
 
+    def decode_for_loss(self, latent: Tensor) -> Tensor:
+        """As `decode`, with gradient, wherever `latent` is."""
+        return latent
+
     def has_reference(self) -> bool:
         """Whether there are figures of this data set."""
         from genkit.metrics.references import REFERENCES

@@ -14,7 +14,7 @@ from genkit.denoisers.calls import network_call
 from genkit.methods import base
 from genkit.methods.base import Moment
 from genkit.networks.mlp import MLPDenoiser
-from genkit.paths import PATHS, RectifiedFlow
+from genkit.paths import PATHS
 
 HERE = pathlib.Path(__file__).parent
 NAMES = sorted(
@@ -44,17 +44,24 @@ def trained(method, out, kind, resume=False, **config):
 
     torch.manual_seed(0)
     path = method.path
-    method.scheduler = make_scheduler(method.sampler(), path, kind, 1000 / path.t_max)
+
+    def begin():
+        return method.fresh(method.config, network(path, kind))
+
+    who = network(path, kind) if method.has_teacher else begin()
+    method.scheduler = make_scheduler(
+        method.sampler(), path, who.kind, who.time_scale, who.sigma_data
+    )
     x_0, cond = torch.randn(64, 1, 8, 8), {"label": torch.arange(64) % 10}
     pairs = TensorStream({"eps": torch.randn_like(x_0), "x_0": x_0, "cond": cond})
     delivered = {}
-    teacher = network(path, kind) if method.has_teacher else None
+    teacher = who if method.has_teacher else None
     trainer = Trainer(
         method,
         out,
         TrainerConfig(**({"max_steps": 4, "batch_size": 8} | config)),
         streams={"data": TensorStream({"x_0": x_0, "cond": cond})},
-        network=lambda: network(path, kind),
+        network=begin,
         teacher=teacher,
         make_pairs=lambda teacher, stage, number: pairs,
         export=lambda parts, out: delivered.update(parts),
@@ -67,7 +74,8 @@ def make():
     def build(name, path=None, **config):
         cls = method_class(name)
         uncond = {"label": torch.tensor([10])}
-        return cls(cls.Config(**config), path or RectifiedFlow(), (1, 8, 8), uncond=uncond)
+        path = path or PATHS[cls.paths[0]]()
+        return cls(cls.Config(**config), path, (1, 8, 8), uncond=uncond)
 
     return build
 
