@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,8 @@ class Teacher:
 class Run:
     """One run: everything the Trainer is handed besides the method itself.
 
-    meter: what its training costs. cache: where pairs are kept, by default with all others.
+    others: teachers beside the first, of a method that merges. meter: what its training costs.
+    cache: where pairs are kept, by default with all others.
     """
 
     method: Method
@@ -105,6 +106,7 @@ class Run:
     teacher: Teacher | None
     meter: Meter = field(default_factory=Meter)
     cache: Path | None = None
+    others: Sequence[Denoiser] = ()
 
     def guided_teacher(self) -> Denoiser:
         """The teacher with the guidance the method bakes into its student."""
@@ -176,23 +178,27 @@ class Run:
         return self.teacher.sample(self.guided_teacher(), noise, cond, generators)
 
     def measure(self) -> Measure | None:
+        """What is measured during training; None where the settings leave it out."""
+        if not self.settings.trainer.measure_every:
+            return None
+        return self.measure_on(MEASURE_SEED, REFERENCE_SEED)
+
+    def measure_on(self, seed: int, reference_seed: int) -> Measure:
         """Sliced Wasserstein distance of student samples to four times as many of the teacher's,
         on OTHER noise: on the same noise a student is the nearer the more it copies its teacher
         sample by sample, however blurred, and what moves its distribution is called worse. How far
         apart they lie on the same noise is given beside it. Without a teacher, the distance to real
         data, of samples at no more than 10 steps, as many cost more than training between looks."""
-        if not self.settings.trainer.measure_every:
-            return None
         n, sampler = self.settings.run.measure_n, self.method.sampler()
         free = self.teacher is None and sampler.times is None
         steps = min(sampler.steps, 10) if free else None
         every = self.modality.cond(4 * n)
         cond = {name: value[:n] for name, value in every.items()}
-        same = self._reference(MEASURE_SEED, cond, n)
-        reference = self._reference(REFERENCE_SEED, every, 4 * n)
+        same = self._reference(seed, cond, n)
+        reference = self._reference(reference_seed, every, 4 * n)
 
         def measure(sample: Sample) -> dict[str, float]:
-            generators = sample_generators(MEASURE_SEED, n)
+            generators = sample_generators(seed, n)
             noise = self.method.path.prior(sample_noise(self.modality.latent, generators))
             x = sample(noise, cond, generators, steps)
             figures = {"distance": sliced_wasserstein(x, reference)}
@@ -236,7 +242,10 @@ class Run:
         figures come later."""
         denoiser: Any = parts["network"]
         network = denoiser.network
-        if has_adapters(network):
+        assert self.teacher is not None or not has_adapters(network)
+        if has_adapters(network) and not _fits(network, self.teacher):
+            say("the adapters belong on a changed network, so they leave merged into it only")
+        elif has_adapters(network):
             save_adapter(
                 self.modality.pipeline(network, self.method.scheduler), network, out / "lora"
             )
@@ -300,6 +309,12 @@ class Run:
         if result is not None:
             lines += ["## Figures", "```", table(result), "```"]
         return "\n".join(lines)
+
+
+def _fits(network: Any, teacher: Any) -> bool:
+    """Whether a student's network is one of its teacher's class and config."""
+    theirs = teacher.denoiser.network
+    return type(network) is type(theirs) and dict(network.config) == dict(theirs.config)
 
 
 def progress(items: range, what: str) -> Any:

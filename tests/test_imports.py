@@ -71,6 +71,8 @@ ARROWS: dict[str, set[str]] = {
     "genkit.runs": GLUE | {"genkit.contenders", "genkit.evaluation"},
     "genkit.contenders": GLUE,
     "genkit.evaluation": GLUE | {"genkit.contenders"},
+    "genkit.combination": GLUE
+    | {"genkit.runs", "genkit.contenders", "genkit.evaluation", "genkit.api"},
     "genkit.api": GLUE | {"genkit.runs", "genkit.evaluation", "genkit.acceleration"},
     "genkit.benchmarks": GLUE
     | {"genkit.runs", "genkit.evaluation", "genkit.api", "genkit_kernels"},

@@ -6,6 +6,8 @@ make one sample of every class.
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +31,8 @@ class Generate:
     """Seed of the noise."""
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1
     """Samples per prompt or label."""
+    style: tuple[float, ...] = ()
+    """The style of a merged pipeline: its number, or between commas a weight for each."""
     out: str = "samples"
     """The folder they are written to; files there are never written over."""
 
@@ -48,7 +52,14 @@ def run(argv: list[str]) -> int:
     pipeline = Pipeline.from_pretrained(asked.pipeline)
     arguments = call_arguments(pipeline, asked.prompt)
     count = asked.n * len(next(iter(arguments.values())))
-    optional = {"num_inference_steps": asked.steps, "guidance_scale": asked.guidance}
+    optional: dict[str, Any] = {
+        "num_inference_steps": asked.steps,
+        "guidance_scale": asked.guidance,
+    }
+    if asked.style:
+        if "style" not in inspect.signature(type(pipeline).__call__).parameters:
+            raise ValueError(f"{type(pipeline).__name__} has no styles; leave --style out")
+        optional["style"] = chosen(asked.style)
     made = pipeline(
         **arguments,
         **{name: value for name, value in optional.items() if value is not None},
@@ -58,6 +69,17 @@ def run(argv: list[str]) -> int:
     for file in write(made.images, Path(asked.out), asked.seed):
         print(file)
     return 0
+
+
+def chosen(style: Sequence[float]) -> int | tuple[float, ...]:
+    """A style by its number, or weights."""
+    if len(style) > 1:
+        return tuple(style)
+    if not float(style[0]).is_integer():
+        raise ValueError(
+            f"style {style[0]:g} is no number of a style; give one, or several weights"
+        )
+    return int(style[0])
 
 
 def write(images: list[Any], out: Path, seed: int) -> list[Path]:

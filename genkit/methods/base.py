@@ -102,8 +102,13 @@ class Moment:
     steps: int
 
 
-def begin_student(method: Method, begin: Callable[[nn.Module], nn.Module]) -> None:
-    """Let the method's student be begin(the role it would be a copy of): adapted, or another one.
+def begin_student(
+    method: Method,
+    begin: Callable[[nn.Module], nn.Module],
+    adapt: Callable[[nn.Module], nn.Module] = lambda network: network,
+) -> None:
+    """Let the method's student be begin(the role it would be a copy of), then changed as its role
+    says, then adapted: an earlier student, given a second time, say, and then low-rank adapters.
 
     ValueError, once its roles are asked for, where it begins with a fresh network.
     """
@@ -111,15 +116,25 @@ def begin_student(method: Method, begin: Callable[[nn.Module], nn.Module]) -> No
 
     def nets() -> dict[str, Role]:
         roles = dict(declared())
-        start = roles["student"].start
+        start, change = roles["student"].start, roles["student"].change
         if start is None:
             raise ValueError(
                 f"{method.name} starts from a fresh network; give neither student nor lora"
             )
-        build = lambda given: begin(given[start])  # noqa: E731
-        return roles | {"student": replace(roles["student"], start=None, build=build)}
+
+        def build(given: Mapping[str, nn.Module]) -> nn.Module:
+            network = begin(given[start])
+            return adapt(network if change is None else change(network))
+
+        student = replace(roles["student"], start=None, build=build, change=None)
+        return roles | {"student": student}
 
     method.nets = nets  # type: ignore[method-assign]
+
+
+def teacher_name(i: int) -> str:
+    """The role of the i-th teacher; the first is "teacher"."""
+    return f"teacher_{i}" if i else "teacher"
 
 
 class Roles(dict[str, Any]):
@@ -135,8 +150,9 @@ class Method:
     path: the student's path. distance: a per-sample distance of the modality. latent: shape of one
     sample without the batch. uncond: the conditions of no condition, batch 1, where the modality
     has them. decode: samples as what they stand for, pictures of latents, with gradient. After
-    construction the run sets `scheduler`, made by `hub` from `sampler()`; `sample`
-    and backward simulation run it.
+    construction the run sets `scheduler`, made by `hub` from `sampler()`; `sample` and backward
+    simulation run it. It sets `teachers` too, how many there are; they are the roles
+    `teacher_name(0)` and on.
     """
 
     family: ClassVar[str]
@@ -144,6 +160,7 @@ class Method:
     needs: ClassVar[tuple[Stream, ...]]
     paths: ClassVar[tuple[str, ...]] = ("rectified_flow", "trigflow", "edm", "vp", "discrete_vp")
     has_teacher: ClassVar[bool] = True
+    merges: ClassVar[bool] = False  # whether it takes several teachers
     # {data set: settings that were found to serve it}, of the method, the trainer and the run; what
     # stands under "" is for all of them.
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -168,6 +185,7 @@ class Method:
         self.config, self.path, self.latent, self.distance = config, path, tuple(latent), distance
         self.uncond, self.decode = uncond, decode
         self.scheduler: Any = None
+        self.teachers = 1
 
     @property
     def name(self) -> str:

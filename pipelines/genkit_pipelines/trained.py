@@ -17,6 +17,7 @@ from torch import Tensor
 
 from genkit import hub
 from genkit.guidance import guide
+from genkit.networks.styled import mixed
 from genkit.sampling import Evaluate, Generators, sample
 from genkit.schedulers.grid import PathGrid
 
@@ -123,6 +124,17 @@ class TrainedPipeline(DiffusionPipeline):
                 callback=after,
                 two_time=bool(whole.network.config.get("two_time", False)),
             )
+
+    def styled(self, style: int | Sequence[float] | None) -> dict[str, Tensor]:
+        """What the network is given of a style; ValueError for one that was not trained."""
+        if style is None:
+            return {}
+        whole: Any = self
+        styles = whole.network.config.get("styles")
+        if styles is None:
+            raise ValueError("this pipeline has no styles; leave style out")
+        weights = mixed(style, styles).to(self._execution_device, whole.network.dtype)
+        return {"style": weights}
 
     def trained_steps(self, steps: int | None) -> int:
         """The number of steps asked for, or the trained one; ValueError for fewer than one."""

@@ -119,12 +119,14 @@ class TextToImagePipeline(TrainedPipeline):
             )
         return embeds.to(like).expand(len(like), *embeds.shape[1:])
 
-    def _evaluation(self, cond: Tensor, uncond: Tensor | None) -> Evaluate:
+    def _evaluation(
+        self, cond: Tensor, uncond: Tensor | None, style: dict[str, Tensor]
+    ) -> Evaluate:
         """The network's raw output with guidance, in one doubled batch unless the scale is 1."""
 
         def network(x: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
             return self.network(
-                x, encoder_hidden_states=text, timestep=timestep, return_dict=False
+                x, encoder_hidden_states=text, timestep=timestep, return_dict=False, **style
             )[0]
 
         return self.guided(network, cond, uncond)
@@ -149,6 +151,7 @@ class TextToImagePipeline(TrainedPipeline):
         return_dict: bool = True,
         callback_on_step_end: AfterStep | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        style: int | Sequence[float] | None = None,
     ) -> Any:
         """`num_images_per_prompt` images of each prompt, those of one prompt together.
 
@@ -159,8 +162,11 @@ class TextToImagePipeline(TrainedPipeline):
         output_type: "pil", "np" (n, h, w, c) and "pt" (n, c, h, w) in [0, 1], or "latent", the
         network's own output, unclipped. Returns ImagePipelineOutput, or a tuple.
         callback_on_step_end(pipeline, step, timestep, {"latents": x}) -> dict runs after each step.
+        style: of a network merged of several, the number of one or a weight for each, all images
+        alike; by default the first.
         ValueError for prompts that are none, steps below 1 or other than the trained number on a
-        fixed grid, latents of a wrong shape, or a list of generators of a wrong length.
+        fixed grid, latents of a wrong shape, a list of generators of a wrong length, or a style
+        that was not trained.
         """
         wanted = tensor_inputs(callback_on_step_end, callback_on_step_end_tensor_inputs)
         self.check_call(num_images_per_prompt, output_type, wanted)
@@ -184,7 +190,12 @@ class TextToImagePipeline(TrainedPipeline):
         shape = (len(cond), config["in_channels"], size, size)
         noise = self.start(shape, generator, latents, cond.device, cond.dtype)
         x = self.run_sampler(
-            self._evaluation(cond, uncond), noise, steps, generator, callback_on_step_end, wanted
+            self._evaluation(cond, uncond, self.styled(style)),
+            noise,
+            steps,
+            generator,
+            callback_on_step_end,
+            wanted,
         )
         pixels = x if output_type == "latent" else self.decode_latents(x)
         images: Any = self.image_processor.postprocess(pixels, output_type=output_type)
