@@ -33,7 +33,7 @@ from genkit.metrics.paired import mse_same_noise
 from genkit.metrics.sliced import sliced_wasserstein
 from genkit.modalities import Modality
 from genkit.rng import sample_generators, sample_noise
-from genkit.sampling import Sampler
+from genkit.sampling import Sampler, starting_scale
 from genkit.settings import Settings
 from genkit.training.checkpoints import write_text
 from genkit.training.meter import Meter, counted
@@ -78,17 +78,51 @@ class Teacher:
         generators: list[torch.Generator],
     ) -> Tensor:
         """x_0 of `denoiser` (this one, guided, or one trained from it) from unit noise (n, ...)."""
+        return self.paths(denoiser, noise, cond, generators, 0)["x_0"]
+
+    def paths(
+        self,
+        denoiser: Denoiser,
+        noise: Tensor,
+        cond: Mapping[str, Tensor],
+        generators: list[torch.Generator],
+        points: int,
+    ) -> dict[str, Tensor]:
+        """ "x_0" as of `sample`, and where there are `points`, x_t (n, points, ...) on the way to it
+        and their times t (n, points): those of a grid of so many steps.
+
+        ValueError where the teacher's steps do not hold that grid.
+        """
+        if points and self.steps % points:
+            least = -(-self.steps // points) * points
+            raise ValueError(
+                f"pair_steps is {self.steps}, which {points} steps of the student do not divide; "
+                f"give {least}"
+            )
+        every = self.steps // points if points else self.steps
         parts, scheduler = [], copy.deepcopy(self.scheduler)
         device = next(denoiser.parameters()).device
         for first in range(0, len(noise), self.batch):
             rows = slice(first, first + self.batch)
             part = {name: value[rows].to(device) for name, value in cond.items()}
+            seen = [noise[rows] * starting_scale(scheduler)] if points else []
+
+            def keep(i: int, timestep: Tensor, x: Tensor, seen: list[Tensor] = seen) -> Tensor:
+                if (i + 1) % every == 0:
+                    seen.append(x.cpu())
+                return x
+
             with torch.no_grad():
-                x = denoiser.sample(
-                    noise[rows].to(device), part, scheduler, self.steps, generators[rows]
+                denoiser.sample(
+                    noise[rows].to(device), part, scheduler, self.steps, generators[rows], keep
                 )
-            parts.append(x.cpu())
-        return torch.cat(parts)
+            parts.append(torch.stack(seen, 1))
+        whole = torch.cat(parts)
+        found = {"x_0": whole[:, -1]}
+        if points:
+            t = denoiser.path.grid(points).float().expand(len(whole), points)
+            found |= {"x_t": whole[:, :-1], "t": t}
+        return found
 
 
 @dataclass(frozen=True)
@@ -127,7 +161,10 @@ class Run:
 
     def make_pairs(self, teacher: Denoiser, stage: Stage, number: int) -> TensorStream:
         """Pairs of a stage's teacher, its guidance being around it already."""
-        return self._pairs(teacher, {"guidance": stage.guidance}, number)
+        parts: dict[str, Any] = {"guidance": stage.guidance}
+        if stage.points:
+            parts["points"] = stage.points
+        return self._pairs(teacher, parts, number)
 
     def _pairs(self, teacher: Denoiser, parts: dict[str, Any], number: int) -> TensorStream:
         assert self.teacher is not None, "pairs are made by a teacher"
@@ -148,9 +185,9 @@ class Run:
 
         def make(
             noise: Tensor, cond: dict[str, Tensor], generators: list[torch.Generator]
-        ) -> Tensor:
+        ) -> dict[str, Tensor]:
             with autocast(next(teacher.parameters()).device, precision):
-                return who.sample(teacher, noise, cond, generators)
+                return who.paths(teacher, noise, cond, generators, parts.get("points", 0))
 
         with counted(teacher) as cost:
             pairs = cached_pairs(
@@ -166,7 +203,11 @@ class Run:
                 evaluations=lambda: cost.evaluations,
             )
         self.meter.made[f"{parts.get('purpose', 'pairs')} {number}"] = pairs.cost
-        return pairs
+        if "points" not in parts:
+            return pairs
+        held = dict(pairs.tensors)
+        path = {name: held.pop(name) for name in ("x_t", "t")}
+        return TensorStream({**held, "path": path}, pairs.cost)
 
     def _reference(self, seed: int, cond: Mapping[str, Tensor], n: int) -> Tensor:
         """Teacher samples on fixed noise; without a teacher, real data."""

@@ -7,12 +7,17 @@ import pytest
 import torch
 
 import genkit
+from genkit.denoisers.analytic import Gaussian
+from genkit.denoisers.base import NetworkDenoiser
 from genkit.denoisers.diffusers import as_denoiser, load_denoiser
-from genkit.hub import Pipeline
+from genkit.hub import Pipeline, make_scheduler
 from genkit.modalities import ClassImages
 from genkit.networks.mlp import MLPDenoiser
 from genkit.networks.size import parameters
+from genkit.paths import RectifiedFlow
 from genkit.rng import sample_generators, sample_noise
+from genkit.runs import Teacher
+from genkit.sampling import Sampler
 
 SHORT: dict[str, Any] = {
     "max_steps": 4,
@@ -89,6 +94,38 @@ def test_a_student_of_another_size_leaves_as_such(
     assert f"% of {whole:,}" in capsys.readouterr().err
     a, b = (each([1], generator=sample_generators(0, 1)).images[0] for each in (student, opened))
     assert a.tobytes() == b.tobytes()
+
+
+def test_points_of_a_teacher_s_paths_lie_on_its_ode():
+    path, cond = RectifiedFlow(), {"label": torch.zeros(5).long()}
+    exact = Gaussian(path, 0.3, 0.5)
+    who = NetworkDenoiser(
+        torch.nn.Linear(1, 1), lambda net, x, t, *_: exact.velocity(x, t, {}), path, "velocity"
+    )
+    scheduler = make_scheduler(Sampler(24, order=3), path, "velocity", 1.0)
+    teacher = Teacher("exact", who, (2,), scheduler, 24, None, 3)
+    eps = torch.randn(5, 2).double()
+    found = teacher.paths(who, eps, cond, sample_generators(0, 5), 3)
+    assert found["t"].tolist() == [pytest.approx([1, 2 / 3, 1 / 3])] * 5
+    assert torch.equal(found["x_t"][:, 0], eps)
+    for k in range(3):
+        want = exact.flow_map(eps, torch.ones(5), found["t"][:, k])
+        assert torch.allclose(found["x_t"][:, k], want, atol=2e-3)
+    assert torch.equal(found["x_0"], teacher.sample(who, eps, cond, sample_generators(0, 5)))
+    with pytest.raises(ValueError, match="give 25"):
+        teacher.paths(who, eps, cond, sample_generators(0, 5), 5)
+
+
+def test_a_student_of_several_steps_learns_from_paths(tiny_teacher: Path, tmp_path: Path):
+    settings = {**SHORT, "steps": 2, "pair_steps": 4}
+    for run in ("run", "again"):  # the second finds its paths in the cache
+        student = genkit.distill(tiny_teacher, "regression", "digits", tmp_path / run, **settings)
+    images = student([1, 2], generator=sample_generators(0, 2), output_type="latent").images
+    assert images.isfinite().all()
+    with pytest.raises(ValueError, match="do not divide"):
+        genkit.distill(
+            tiny_teacher, "regression", "digits", tmp_path / "odd", **{**settings, "pair_steps": 5}
+        )
 
 
 def test_hipa_trains_adapters_and_says_how_many(

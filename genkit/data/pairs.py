@@ -22,8 +22,8 @@ from torch import Tensor
 from genkit.data.streams import Cost, TensorStream
 from genkit.rng import sample_generators, sample_noise
 
-# (noise, cond, one generator per sample) -> x_0
-Make = Callable[[Tensor, dict[str, Tensor], list[torch.Generator]], Tensor]
+# (noise, cond, one generator per sample) -> {"x_0", and whatever else a pair keeps}
+Make = Callable[[Tensor, dict[str, Tensor], list[torch.Generator]], dict[str, Tensor]]
 
 
 def pairs_key(**parts: Any) -> str:
@@ -44,7 +44,7 @@ def cached_pairs(
     evaluations: Callable[[], int] = lambda: 0,
     prior: Callable[[Tensor], Tensor] = lambda gaussian: gaussian,
 ) -> TensorStream:
-    """The stream of pairs {"eps", "x_0", "cond"} of `key`, one for each row of `cond` (n, ...).
+    """The stream of pairs {"eps", "x_0", "cond", ...} of `key`, one for each row of `cond`.
 
     Pair i has the noise of sample i of `seed`, whatever the shard, as `prior` (`Path.prior`) of the
     teacher's path makes it of Gaussian noise. Only missing shards are made.
@@ -65,13 +65,13 @@ def cached_pairs(
             part_cond = {name: value[rows] for name, value in cond.items()}
             generators = sample_generators(seed, rows.stop - rows.start, rows.start)
             eps = prior(sample_noise(latent, generators))
-            x_0 = make(eps, part_cond, generators)
-            tensors = {"eps": eps, "x_0": x_0.float().contiguous()}
+            made = make(eps, part_cond, generators)
+            tensors = {"eps": eps} | {k: each.float().contiguous() for k, each in made.items()}
             part = tensors, Cost(evaluations() - before, time.perf_counter() - began)
             _write(file, *part)
         parts.append(part[0])
         cost += part[1]
-    tensors = {name: torch.cat([part[name] for part in parts]) for name in ("eps", "x_0")}
+    tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return TensorStream({**tensors, "cond": dict(cond)}, cost)
 
 
@@ -92,7 +92,7 @@ def _read(file: Path) -> tuple[dict[str, Tensor], Cost] | None:
             held = stored.metadata()
             if not held or "evaluations" not in held:
                 return None
-            tensors = {name: stored.get_tensor(name) for name in ("eps", "x_0")}
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}
             return tensors, Cost(int(held["evaluations"]), float(held["seconds"]))
     except SafetensorError as error:
         raise ValueError(

@@ -216,15 +216,15 @@ class Denoiser(nn.Module):
         scheduler: Any,
         steps: int | None = None,
         generator: Generators = None,
+        callback: Callable[[int, Tensor, Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Samples of `scheduler` from unit noise (b, ...)."""
+        """Samples of `scheduler` from unit noise (b, ...), `sampling.sample` with this network."""
+
+        def evaluate(x: Tensor, t: Tensor, *s: Tensor) -> Tensor:
+            return self.evaluate(x, t, cond, *s)
+
         return sample(
-            lambda x, t, *s: self.evaluate(x, t, cond, *s),
-            scheduler,
-            noise,
-            steps,
-            generator,
-            two_time=self.two_time,
+            evaluate, scheduler, noise, steps, generator, None, callback, two_time=self.two_time
         )
 
     def simulate(

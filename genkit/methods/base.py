@@ -78,9 +78,11 @@ class Stage:
 
     start: {role: role} copies weights at the stage's beginning. guidance: the teacher's w in this
     stage, for its predictions and for the pairs made from it. new_data: make pairs anew from this
-    stage's teacher. fresh_optimizer: forget the optimizers' state. lr: {role: learning rate} where
-    it is not the role's own. steps: evaluations by which the student of this stage is previewed and
-    judged, where it cannot yet do with those of the sampler (it is measured at those all the same).
+    stage's teacher. points: how many points of the teacher's ODE the pairs keep, at the grid of as
+    many steps: pairs["path"] = {"x_t": (b, points, ...), "t": (b, points)}. fresh_optimizer: forget
+    the optimizers' state. lr: {role: learning rate} where it is not the role's own. steps:
+    evaluations by which the student of this stage is previewed and judged, where it cannot yet do
+    with those of the sampler (it is measured at those all the same).
     """
 
     name: str
@@ -89,6 +91,7 @@ class Stage:
     guidance: float = 1.0
     fresh_optimizer: bool = False
     new_data: bool = False
+    points: int = 0
     lr: Mapping[str, float] = field(default_factory=dict)
     steps: int | None = None
 
@@ -229,6 +232,14 @@ class Method:
         """The x_0 (b, ...) that the student predicts of the pairs' pure noise."""
         t = torch.full(pairs["eps"].shape[:1], self.path.t_max, device=pairs["eps"].device)
         return student.predict(self.path.start(pairs["eps"]), t, pairs["cond"], "x_0")
+
+    def blank(self, network: nn.Module) -> tuple[Tensor, Tensor, Cond]:
+        """(x_t, t, cond) of one sample of nothing, where the network is: what its features are
+        shaped like can be seen with it."""
+        where = next(network.parameters()).device
+        cond = {name: value.to(where) for name, value in (self.uncond or {}).items()}
+        t = torch.full((1,), self.path.t_max, device=where)
+        return torch.zeros(1, *self.latent, device=where), t, cond
 
     def sampler(self) -> Sampler:
         """How the student samples, as plain data."""

@@ -98,10 +98,11 @@ class Method(base.Method):
         }
 
     def _projector(self, given: Mapping[str, nn.Module]) -> nn.Module:
-        student, x = given["student"], torch.zeros(1, *self.latent)
+        student = given["student"]
         assert isinstance(student, Denoiser)
-        name = self.block(student, self.config.early)
-        _, traced = student.trace(x, torch.zeros(1), self.uncond or {}, student.kind, (name,), name)
+        name, (x, t, cond) = self.block(student, self.config.early), self.blank(student)
+        with torch.no_grad():
+            _, traced = student.trace(x, t, cond, student.kind, (name,), name)
         return Projector(traced[name].shape[-1], given["features"](self.decode(x)).shape[-1])
 
     def block(self, student: nn.Module, share: float) -> str:

@@ -90,6 +90,31 @@ def test_the_main_stage_is_flow_matching_and_the_agreement_of_a_middle_block():
     assert method.block(roles["student"], 0.14).endswith("blocks.0")
 
 
+def test_a_text_to_image_transformer_is_warmed_up_too():
+    from genkit.networks.text import (
+        PromptedNetwork,
+        text_encoder,
+        text_transformer,
+        tokens_of,
+        word_tokenizer,
+    )
+
+    tokenizer = word_tokenizer(["a red cat"])
+    network = PromptedNetwork(text_encoder(8), text_transformer(3, 16, heads=2, width=16, depth=4))
+    path, uncond = RectifiedFlow(), {"tokens": tokens_of(tokenizer, [""])}
+    method = Method(Method.Config(), path, (3, 16, 16), uncond=uncond)
+    student = NetworkDenoiser(network, network_call(network), path, "x_0", 1000.0)
+    roles = Roles(student=student, features=method.nets()["features"].build({}))
+    roles["projector"] = method._projector(roles)
+    cond = {"tokens": tokens_of(tokenizer, ["a red cat", "a cat"])}
+    data = {"data": {"x_0": Rng(0).normal((2, 3, 16, 16)), "cond": cond}}
+    early, late = (method.loss(roles, data, Moment(s, 0, 4), Rng(0)) for s in method.stages())
+    names = moved(early, student)
+    assert any("transformer_blocks.0" in name for name in names)
+    assert not any("transformer_blocks.1" in name for name in names)
+    assert late["total"].isfinite() and late["flow"] > 0
+
+
 def test_the_agreement_can_be_learned():
     method = build(drop=0.0)
     roles, moment = made(method), Moment(method.stages()[0], 0, 1)
