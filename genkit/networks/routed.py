@@ -100,7 +100,8 @@ def _far_apart(points: Tensor, count: int) -> Tensor:
 class RoutedNetwork(AroundNetwork):
     """`count` networks of one class behind a router, called as one of them is.
 
-    classes: entries of the router's table, no class among them; width: of embeddings of prompts.
+    classes: entries of the router's table, no class among them; text_width: of embeddings of
+    prompts.
     """
 
     @register_to_config
@@ -110,12 +111,12 @@ class RoutedNetwork(AroundNetwork):
         network_config: dict[str, Any],
         count: int,
         classes: int = 0,
-        width: int = 0,
+        text_width: int = 0,
         networks: Sequence[nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.networks = built(network_class, network_config, count, networks)
-        self.router = Router(count, classes, width)
+        self.router = Router(count, classes, text_width)
         self._signature = inspect.signature(type(self.inner).forward)
 
     ignore_for_config = ["networks"]
@@ -174,8 +175,8 @@ class RoutedDenoiser(NetworkDenoiser):
         rows = network.rows(next(cond[name] for name in ROUTED if name in cond))
         size, values, traced = len(x_t), [], []
         for k, here in rows:
-            taken = [_taken(each, here, size) for each in (x_t, t, cond)]
-            value, features = self.one(k).trace(*taken, kind, names, until)
+            x, time, own = (_taken(each, here, size) for each in (x_t, t, cond))
+            value, features = self.one(k).trace(x, time, own, kind, names, until)
             values.append(value)
             traced.append(features | {"route": torch.full_like(here, k)})
         features = {name: _placed([each[name] for each in traced], rows) for name in traced[0]}
@@ -192,12 +193,11 @@ def routed(denoiser: nn.Module, router: Router) -> nn.Module:
         if len(inner.networks) != count:
             raise ValueError(f"it has {len(inner.networks)} students, not {count}; ask for as many")
         return RoutedDenoiser(inner, denoiser.call, *rest)
-    width = router.centroids.shape[1]
-    network = RoutedNetwork(
+    network: Any = RoutedNetwork(
         **described(inner),
         count=count,
         classes=len(router.table),
-        width=width,
+        text_width=router.centroids.shape[1],
         networks=copies(inner, count),
     )
     network.router.load_state_dict(router.state_dict())

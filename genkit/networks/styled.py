@@ -37,7 +37,7 @@ def mixed(style: int | Sequence[float], styles: int) -> Tensor:
 
     ValueError for a number that is none of the trained ones, and weights that are no mixture.
     """
-    if isinstance(style, int) and not isinstance(style, bool):
+    if isinstance(style, int):
         if not 0 <= style < styles:
             raise ValueError(f"style {style} was not trained; give 0 to {styles - 1}, or weights")
         return nn.functional.one_hot(torch.tensor([style]), styles).float()

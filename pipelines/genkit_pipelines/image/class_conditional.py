@@ -93,14 +93,8 @@ class ClassConditionalImagePipeline(TrainedPipeline):
         config = self.network.config
         shape = (len(label), config["in_channels"], config["sample_size"], config["sample_size"])
         noise = self.start(shape, generator, latents, label.device, self.network.dtype)
-        x = self.run_sampler(
-            self._evaluation(label, self.styled(style)),
-            noise,
-            steps,
-            generator,
-            callback_on_step_end,
-            wanted,
-        )
+        evaluate = self._evaluation(label, self.styled(style))
+        x = self.run_sampler(evaluate, noise, steps, generator, callback_on_step_end, wanted)
         images: Any = self.image_processor.postprocess(x, output_type=output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)

@@ -119,6 +119,13 @@ class TextToImagePipeline(TrainedPipeline):
             )
         return embeds.to(like).expand(len(like), *embeds.shape[1:])
 
+    def _embeds(self, prompt: Prompt | None, embeds: Tensor | None) -> Tensor:
+        """Embeddings of a prompt, or those given, as the network takes them."""
+        if embeds is None:
+            assert prompt is not None, "checked"
+            embeds = self.encode_prompt(prompt)
+        return embeds.to(self._execution_device, self.network.dtype)
+
     def _evaluation(
         self, cond: Tensor, uncond: Tensor | None, style: dict[str, Tensor]
     ) -> Evaluate:
@@ -173,11 +180,7 @@ class TextToImagePipeline(TrainedPipeline):
         self.check_inputs(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
         steps = self.trained_steps(num_inference_steps)
         self._guidance_scale = self.trained_guidance(guidance_scale)
-        if prompt_embeds is None:
-            cond = self.encode_prompt(prompt)  # type: ignore[arg-type]
-        else:
-            cond = prompt_embeds.to(self._execution_device)
-        cond = cond.to(self.network.dtype)
+        cond = self._embeds(prompt, prompt_embeds)
         uncond = None
         if self._guidance_scale != 1:
             uncond = self._nothing(negative_prompt, negative_prompt_embeds, cond)
@@ -189,14 +192,8 @@ class TextToImagePipeline(TrainedPipeline):
         size = config["sample_size"]
         shape = (len(cond), config["in_channels"], size, size)
         noise = self.start(shape, generator, latents, cond.device, cond.dtype)
-        x = self.run_sampler(
-            self._evaluation(cond, uncond, self.styled(style)),
-            noise,
-            steps,
-            generator,
-            callback_on_step_end,
-            wanted,
-        )
+        evaluate = self._evaluation(cond, uncond, self.styled(style))
+        x = self.run_sampler(evaluate, noise, steps, generator, callback_on_step_end, wanted)
         pixels = x if output_type == "latent" else self.decode_latents(x)
         images: Any = self.image_processor.postprocess(pixels, output_type=output_type)
         self.maybe_free_model_hooks()
