@@ -135,7 +135,9 @@ def prepare(
     built = _method(method, settings, who.denoiser, kind)
     built.teachers = 1 + len(others)
     # What cannot leave as a pipeline is said before it is trained.
-    kind.pipeline(who.denoiser.network, built.scheduler)
+    change = built.nets()["student"].change
+    leaving = who.denoiser if change is None else change(who.denoiser)
+    kind.pipeline(leaving.network, built.scheduler)
     record = {
         "command": "train-distill",
         "method": method,

@@ -88,7 +88,7 @@ class Teacher:
         generators: list[torch.Generator],
         points: int,
     ) -> dict[str, Tensor]:
-        """ "x_0" as of `sample`, and where there are `points`, x_t (n, points, ...) on the way to it
+        """The x_0 of `sample`, and where there are `points`, x_t (n, points, ...) on the way to it
         and their times t (n, points): those of a grid of so many steps.
 
         ValueError where the teacher's steps do not hold that grid.
@@ -267,7 +267,9 @@ class Run:
         steps, method = self.method.sampler().steps, self.method.name
         of = f"of {self.teacher.name} " if self.teacher else ""
         number = f"{steps} step" + ("" if steps == 1 else "s")
-        facts = {"steps": steps, "guidance": 1.0, "method": method, "data": self.modality.name}
+        own = self.method.embedded_guidance
+        guidance = 1.0 if own is None else own
+        facts = {"steps": steps, "guidance": guidance, "method": method, "data": self.modality.name}
         if self.teacher is not None:
             facts["teacher"] = self.teacher.name
         return facts | {"description": f"{self.modality.name} in {number}: {method} {of}".strip()}
@@ -308,7 +310,8 @@ class Run:
                 for k in settings.evaluate_steps
             ]
         else:
-            ours = [Contender(label, pipeline, self.method.sampler().steps, 1.0, precision)]
+            facts = self.facts()
+            ours = [Contender(label, pipeline, facts["steps"], facts["guidance"], precision)]
             name, guidance = short_name(self.teacher.name), self.method.stages()[0].guidance
             theirs = [
                 Contender(name, self.teacher.pipeline, k, guidance, precision)

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genkit.paths import Kind, Path, expand, wide
+from genkit.denoisers.base import Backend, Denoiser, Repathed
+from genkit.guidance import Cond
+from genkit.paths import Kind, Path, TrigFlow, expand, wide
 
 Over = Literal["sample", "frame"]
 Distance = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -45,6 +47,11 @@ def pseudo_huber(a: Tensor, b: Tensor, mask: Tensor | None = None, c: float = 0.
     """sqrt(|a - b|^2 + c^2) - c on the root mean square difference (iCT, arXiv 2310.14189, eq. 8,
     with the paper's c = 0.00054 sqrt(d) divided by sqrt(d))."""
     return torch.sqrt(mean((a - b) ** 2, mask) + c**2) - c
+
+
+def huber(a: Tensor, b: Tensor, mask: Tensor | None = None, c: float = 1e-3) -> Tensor:
+    """mean(sqrt((a - b)^2 + c^2) - c) per sample: `pseudo_huber` of each element (LCM's code)."""
+    return mean(torch.sqrt((a - b) ** 2 + c**2) - c, mask)
 
 
 FLOOR = 0.05  # the sigma below which the velocity of a prediction of x_0 weighs no more
@@ -121,6 +128,29 @@ def consistency_tangent(
         expand(each.to(x_t.dtype), x_t) for each in (torch.cos(wide(t)), torch.sin(wide(t)))
     )
     return -(cos**2) * (velocity - slope) - r * (cos * sin * x_t + moved)
+
+
+def trig_tangent(
+    student: Denoiser,
+    teacher: Denoiser,
+    trig: TrigFlow,
+    x_t: Tensor,
+    t: Tensor,
+    cond: Cond,
+    r: float,
+    derivative: Backend,
+) -> tuple[Tensor, Tensor]:
+    """(the student's velocity on TrigFlow with gradient, its `consistency_tangent` without), both
+    (b, ...), for x_t and t (b,) of TrigFlow and denoisers on any path (sCM, arXiv 2410.11081, alg.
+    1, and rCM, arXiv 2510.08431)."""
+    with torch.no_grad():
+        slope = Repathed(teacher, trig).predict(x_t, t, cond, "velocity")
+    rate = (torch.cos(wide(t)) * torch.sin(wide(t))).to(t.dtype)
+    dx = expand(rate.to(x_t.dtype), x_t) * slope
+    velocity, moved = Repathed(student, trig).jvp(
+        x_t, t, cond, "velocity", dx, rate, backend=derivative
+    )
+    return velocity, consistency_tangent(x_t, velocity.detach(), slope, moved.detach(), t, r)
 
 
 def normalised(tangent: Tensor, mask: Tensor | None = None, c: float = 0.1) -> Tensor:

@@ -134,6 +134,7 @@ SCHEDULERS: dict[str, Callable[[Any, int], Schedule]] = {
     "EulerDiscreteScheduler": _discrete_vp,
     "LMSDiscreteScheduler": _discrete_vp,
     "PNDMScheduler": _discrete_vp,
+    "TCDScheduler": _discrete_vp,
     "UniPCMultistepScheduler": _discrete_vp,
 }
 

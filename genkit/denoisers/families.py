@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from genkit.guidance import Cond
-from genkit.sampling import starting_scale
+from genkit.sampling import TCD_ETA, starting_scale
 
 
 @dataclass(frozen=True)
@@ -221,6 +221,14 @@ def default_guidance(pipeline: Any) -> float:
     return 1.0 if taken is None or taken.default is None else float(taken.default)
 
 
+def scheduler_arguments(pipeline: Any) -> dict[str, Any]:
+    """Keywords of a stock pipeline's `__call__` by which its scheduler samples as it does by
+    itself: such pipelines tell one that takes eta 0, and TCD's own is 0.3."""
+    taken = inspect.signature(type(pipeline).__call__).parameters
+    strategic = type(pipeline.scheduler).__name__ == "TCDScheduler"
+    return {"eta": TCD_ETA} if strategic and "eta" in taken else {}
+
+
 def rebuilt(pipeline: Any, network: Any, scheduler: Any) -> Any:
     """A pipeline of the same class with `network` in its role, this scheduler, and every other
     component and setting of `pipeline`'s own.
@@ -231,6 +239,7 @@ def rebuilt(pipeline: Any, network: Any, scheduler: Any) -> Any:
     """
     family, owner = find_family(pipeline), type(pipeline)
     _check_loop(owner.__name__, family, scheduler)
+    _check_inputs(owner.__name__, network)
     if owner.__name__ == "DDIMPipeline" and type(scheduler).__name__ != "DDIMScheduler":
         from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 
@@ -238,6 +247,17 @@ def rebuilt(pipeline: Any, network: Any, scheduler: Any) -> Any:
     known = {**pipeline.config, **pipeline.components, family.role: network, "scheduler": scheduler}
     taken = inspect.signature(owner.__init__).parameters
     return owner(**{name: value for name, value in known.items() if name in taken})
+
+
+def _check_inputs(owner: str, network: Any) -> None:
+    """ValueError where a pipeline's own loop would not give the network an input that it needs."""
+    ours = owner in ("ClassConditionalImagePipeline", "TextToImagePipeline")
+    if not ours and (network.config.get("two_time") or network.config.get("guidance_input")):
+        which = "second time" if network.config.get("two_time") else "guidance scale"
+        raise ValueError(
+            f"{owner} gives its network no {which}, so a student that takes one could not leave as "
+            "such a pipeline; use a method without, or one scale of guidance"
+        )
 
 
 def _check_loop(owner: str, family: Family, scheduler: Any) -> None:

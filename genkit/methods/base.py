@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from genkit.denoisers.base import Denoiser, NetworkDenoiser
-from genkit.guidance import Cond
+from genkit.denoisers.base import Denoiser, Guided, NetworkDenoiser
+from genkit.guidance import Cond, told
 from genkit.paths import Path
 from genkit.rng import Rng
 from genkit.sampling import Generators, Sampler
@@ -105,6 +105,20 @@ class Moment:
     steps: int
 
 
+def scale_range(low: float, high: float | None, own: float) -> tuple[float, float]:
+    """The range of guidance scales a student is taught, whose middle is by default its own scale.
+
+    ValueError for one that its own scale lies outside of, at which it would be sampled untrained.
+    """
+    high = max(2 * own - low, low) if high is None else high
+    if not low <= own <= high:
+        raise ValueError(
+            f"guidance is {own:g}, outside the range {low:g} to {high:g} that the student is to "
+            "learn; widen guidance_low and guidance_high, or give another guidance"
+        )
+    return low, high
+
+
 def begin_student(
     method: Method,
     begin: Callable[[nn.Module], nn.Module],
@@ -162,6 +176,8 @@ class Method:
     paper: ClassVar[str]
     needs: ClassVar[tuple[Stream, ...]]
     paths: ClassVar[tuple[str, ...]] = ("rectified_flow", "trigflow", "edm", "vp", "discrete_vp")
+    # What the teacher's network may predict.
+    kinds: ClassVar[tuple[str, ...]] = ("velocity", "x_0", "eps", "v_prediction")
     has_teacher: ClassVar[bool] = True
     merges: ClassVar[bool] = False  # whether it takes several teachers
     # {data set: settings that were found to serve it}, of the method, the trainer and the run; what
@@ -205,6 +221,19 @@ class Method:
         """An untrained network, given on rectified flow, as this method trains one: on its own path
         or prior, preconditioned or not."""
         return bare
+
+    @property
+    def embedded_guidance(self) -> float | None:
+        """The scale cond["w"] that a student with an input for it is sampled and delivered with;
+        None for one that has no such input."""
+        return None
+
+    def guided(self, teacher: Denoiser, w: Tensor) -> Denoiser:
+        """The teacher with a scale for each sample, w (b,), instead of its stage's."""
+        if not self.uncond:
+            return teacher
+        uncond = {name: value.to(w.device) for name, value in self.uncond.items()}
+        return Guided(teacher.unguided, w, uncond)
 
     def stages(self) -> list[Stage]:
         """The stages, in order; their shares add up to 1."""
@@ -254,6 +283,8 @@ class Method:
         generator: Generators = None,
     ) -> Tensor:
         """Samples from unit noise (b, ...), by the scheduler that will be exported."""
+        if self.embedded_guidance is not None:
+            cond = told(cond, self.embedded_guidance, noise)
         with torch.no_grad():
             return student.sample(
                 noise, cond, self.scheduler, steps or self.sampler().steps, generator

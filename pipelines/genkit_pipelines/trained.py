@@ -78,17 +78,28 @@ class TrainedPipeline(DiffusionPipeline):
         network: Callable[..., Tensor],
         cond: Tensor,
         uncond: Tensor | None,
+        avoided: bool = False,
     ) -> Evaluate:
         """network(x, timestep, condition)'s raw output with guidance, in one doubled batch unless
         the scale is 1 or there is nothing to be guided from. A network of two times is given the
-        second one after the condition."""
+        second one after the condition.
+
+        One that takes the scale as an input is given it, as `guidance`, and evaluated once. Where
+        something is to be avoided, which it has not learned, it is told 1 and guided like others.
+        """
+        whole: Any = self
+        takes = bool(whole.network.config.get("guidance_input", False))
         doubled = cond if uncond is None else torch.cat([uncond, cond])
 
+        def told(rows: int, scale: float) -> dict[str, Tensor]:
+            return {"guidance": cond.new_full((rows,), scale, dtype=torch.float32)} if takes else {}
+
         def evaluate(x: Tensor, timestep: Tensor, *second: Tensor) -> Tensor:
-            if uncond is None or self._guidance_scale == 1:
-                return network(x, timestep, cond, *second)
+            alone = uncond is None or self._guidance_scale == 1
+            if alone or (takes and not avoided):
+                return network(x, timestep, cond, *second, **told(len(x), self._guidance_scale))
             twice = [torch.cat([each, each]) for each in (x, timestep, *second)]
-            value = network(*twice[:2], doubled, *twice[2:])
+            value = network(*twice[:2], doubled, *twice[2:], **told(2 * len(x), 1.0))
             without, within = value.chunk(2)
             return guide(within, without, self._guidance_scale)
 
