@@ -143,6 +143,8 @@ class Method:
     needs: ClassVar[tuple[Stream, ...]]
     paths: ClassVar[tuple[str, ...]] = ("rectified_flow", "trigflow", "edm", "vp", "discrete_vp")
     has_teacher: ClassVar[bool] = True
+    # Whether training does not depend on `config.steps`: one student takes any number of steps.
+    any_steps: ClassVar[bool] = False
     # {data set: settings that were found to serve it}, of the method, the trainer and the run.
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 

@@ -144,3 +144,11 @@ def test_the_table_of_methods_is_what_the_files_say():
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     assert (root / "genkit" / "methods" / "README.md").read_text() == script.table()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if method_class(name).any_steps])
+def test_any_steps_means_that_training_does_not_ask_for_them(name, make, tmp_path):
+    one, four = (
+        trained(make(name, steps=k), tmp_path / str(k), "velocity")[2].state_dict() for k in (1, 4)
+    )
+    assert all(torch.equal(one[key], four[key]) for key in one)
