@@ -23,7 +23,7 @@ from typing import Any
 from genkit.benchmarks import base
 from genkit.benchmarks.base import open_bench
 from genkit.benchmarks.claims import VARIANTS
-from genkit.benchmarks.problem import START, Student, Training
+from genkit.benchmarks.problem import START, Student, Training, class_of
 from genkit.benchmarks.working import Work, spread
 from genkit.comparison.budget import Budget
 from genkit.runs import say
@@ -187,10 +187,8 @@ def _sentence(error: Exception) -> str:
 def trainings(asked: Settings, bench: str) -> Iterator[Work]:
     """Every training to be planned, as for seed 0: one for all numbers of steps where training does
     not depend on them."""
-    from genkit import catalogue
-
     for name in contenders(asked.methods):
-        cls: Any = catalogue.method_class(name.partition(":")[0])
+        cls = class_of(name)
         work = Work(bench, name, asked.n, asked.budget)
         if "steps" not in cls.Config.__dataclass_fields__:
             yield replace(work, sampled=(1,))

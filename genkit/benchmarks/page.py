@@ -28,9 +28,9 @@ genkit bench methods --budget {budget} --seeds {seeds} --json {file}
 Densities whose score is a closed form are data AND teacher (genkit/benchmarks), so that nothing is
 owed to a teacher's own error. Each student copies a network trained on the density by flow matching
 for one budget, then trains for {budget}: every sample through any network or through the teacher,
-those for pairs too, is one. Seeds share teacher, start and noise. Figures are means over seeds, with half
-of their 95% interval (Student's) behind +-; no figure alone ranks methods, so `rank` is the mean
-place over all that the bench ranks by, {aims_told}.
+those for pairs too, is one. Methods share teacher, start and noise within a seed. Figures are means
+over seeds, with half of their 95% interval (Student's) behind +-. No figure alone ranks methods, so
+`rank` is the mean place over all that a bench ranks by: of less, of more, or near to the floor.
 """
 
 
@@ -144,10 +144,7 @@ def benches(told: Mapping[str, Any]) -> list[str]:
 
 def page(told: Mapping[str, Any], file: str) -> str:
     """The whole page."""
-    aim = "less, more, or near to the floor's being best as each bench says"
-    text = HEAD.format(
-        file=file, budget=told["budget"], seeds=told["settings"]["seeds"], aims_told=aim
-    )
+    text = HEAD.format(file=file, budget=told["budget"], seeds=told["settings"]["seeds"])
     steps = sorted({row["steps"] for row in told["rows"] if row["name"] not in BESIDE})
     for bench in benches(told):
         found = Found.of(told, bench)
@@ -162,8 +159,9 @@ def page(told: Mapping[str, Any], file: str) -> str:
             text += "\n" + markdown(["not there", "steps", "fate", "why"], without)
     head = ["claim", "paper", "bench, figure", "rows", "difference of losses", "seeds", "verdict"]
     text += (
-        "\n## The papers' claims\n\nA loss is how far a figure is from its best; a difference below "
-        "0 is for the claim.\nIt holds, or is refuted, where its whole 95% interval says so.\n\n"
+        "\n## The papers' claims\n\nA loss is how far a figure is from its best; a difference "
+        "below 0 is for the claim,\nwhich holds, or is refuted, where the whole 95% interval says "
+        "so.\n\n"
     )
     return text + markdown(head, claims(told))
 

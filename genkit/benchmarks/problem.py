@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,12 @@ PAIR_SEED, SAMPLE_SEED, PREVIEW_SEED = 5_000_000, 6_000_000, 7_000_000
 PREVIEWED = 256  # samples by which a collapse is seen, at every quarter of a training
 TIME_SCALE = 1000.0
 PART = 1000  # samples made at once
+
+
+@cache
+def class_of(name: str) -> Any:
+    """The method's class, of a name that may have a word after a colon."""
+    return catalogue.method_class(name.partition(":")[0])
 
 
 def exact(
@@ -210,16 +217,16 @@ class Training:
     @property
     def settings(self) -> Settings:
         """All settings: the preset's under the problem's name, and over it what was given."""
-        cls = catalogue.method_class(self.name.partition(":")[0])
+        cls = class_of(self.name)
         fixed = {"batch_size": self.problem.batch}
-        preset = dict(cls.presets.get(self.problem.name, {}))  # type: ignore[attr-defined]
+        preset = dict(cls.presets.get(self.problem.name, {}))
         settings = Settings.of(cls, fixed | preset | dict(self.given))
         settings.take_teacher(1.0, Sampler(50))
         return settings
 
     def method(self, steps: int | None = None) -> Method:
         """The method with its scheduler; steps: in place of those of its settings."""
-        cls: Any = catalogue.method_class(self.name.partition(":")[0])
+        cls = class_of(self.name)
         config, problem = self.settings.method, self.problem
         if steps is not None and steps != getattr(config, "steps", steps):
             config = replace(config, steps=steps)
