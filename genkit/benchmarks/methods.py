@@ -45,7 +45,7 @@ class Settings:
     """Of analytic-digits, spectral-fields and conditional-variance."""
     methods: tuple[str, ...] = ()
     """Only these, besides what stands beside them; none named means all."""
-    budget: str = "300k-nfe"
+    budget: str = "200k-nfe"
     """Network evaluations of every training, teacher pairs included; the start's come on top."""
     seeds: int = 5
     """Seeds of what is trained."""
@@ -72,7 +72,7 @@ class Settings:
             raise ValueError(f"steps are {list(self.steps)}; give numbers from 1 on, such as 1,2,4")
         if Budget.of(self.budget).evaluations is None:
             raise ValueError(
-                f"budget is {self.budget!r}; here it is of evaluations, such as 300k-nfe"
+                f"budget is {self.budget!r}; here it is of evaluations, such as 200k-nfe"
             )
 
     def asked(self) -> Settings:
@@ -113,7 +113,7 @@ def _start(name: str, n: int | None, budget: str, seed: int) -> Student:
     """The network that all students of a seed begin with: flow matching for one budget."""
     training = Training(START, _bench(name, n).problem, None, {"drop": 0.0})
     plan = training.plan(Budget.of(budget))
-    return training.run(plan.max_steps, 0, seed)
+    return training.run(plan.max_steps, 0, seed, watched=False)
 
 
 @lru_cache(maxsize=1)

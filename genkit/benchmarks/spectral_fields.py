@@ -30,7 +30,7 @@ EXPONENT = 2.0
 STD = 0.5  # of a pixel
 KERNEL = 0.05  # of the density on the leaves
 LEAVES = 256
-WIDTH, PATCH = 48, 4  # of students
+WIDTH, DEPTH, PATCH = 64, 3, 8  # of students: a patch's pixels just fit
 HIGH = 8  # the frequency, in waves across the picture, from which the high band begins
 CLASSES = ("field", "leaves")
 
@@ -94,7 +94,7 @@ class SpectralFields(Bench):
             (1, SIZE, SIZE),
             (0, 1),
             2,
-            lambda: MLPDenoiser(1, SIZE, WIDTH, num_classes=len(CLASSES), patch=PATCH),
+            lambda: MLPDenoiser(1, SIZE, WIDTH, DEPTH, num_classes=len(CLASSES), patch=PATCH),
             batch=64,
         )
 
