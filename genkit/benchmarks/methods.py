@@ -320,10 +320,10 @@ def main(settings: Settings) -> list[Row]:
     record = Record(asked)
     record.told["settings"] = asdict(asked)
     measuring = {name: time_measuring(name, asked.n) for name in asked.bench}
-    todo = planned(asked, record)
-    seconds = estimate(todo, record.told["plans"], measuring) / asked.jobs
-    say(f"{len(todo)} pieces of work at {asked.budget} each, about {seconds / 60:.0f} minutes")
     try:
+        todo = planned(asked, record)
+        seconds = estimate(todo, record.told["plans"], measuring) / asked.jobs
+        say(f"{len(todo)} pieces of work at {asked.budget} each, about {seconds / 60:.0f} minutes")
         for number, (_, rows) in enumerate(spread(run_one, todo, asked.jobs), 1):
             record.add(rows)
             for row in rows:

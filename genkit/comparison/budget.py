@@ -8,6 +8,7 @@ really took stands beside its figures.
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 import tempfile
@@ -191,6 +192,6 @@ def fitted(budget: Budget, found: Prices, pairs: int, batch: int) -> Plan:
         needed = max(len(found.stages) * one_step / (1 - share), least * one_pair / PAIRS_SHARE)
         raise ValueError(
             "the budget does not last for a step of every stage and a batch of pairs; give "
-            f"{needed:.1f} times as much"
+            f"{math.ceil(10 * needed) / 10:.1f} times as much"
         )
     return Plan(steps, pairs, found)
