@@ -26,7 +26,8 @@ from genkit.data.streams import Cost, Stream, TensorStream
 from genkit.denoisers.base import AnyKind, Denoiser, NetworkDenoiser
 from genkit.denoisers.calls import network_call
 from genkit.guidance import Cond
-from genkit.methods.base import Method, Role, Stage
+from genkit.lora import adapted
+from genkit.methods.base import Method, Role, Stage, begin_student
 from genkit.rng import generator, sample_generators, sample_noise
 from genkit.sampling import Sampler
 from genkit.settings import Settings
@@ -218,9 +219,10 @@ class Training:
     def settings(self) -> Settings:
         """All settings: the preset's under the problem's name, and over it what was given."""
         cls = class_of(self.name)
-        fixed = {"batch_size": self.problem.batch}
-        preset = dict(cls.presets.get(self.problem.name, {}))
-        settings = Settings.of(cls, fixed | preset | dict(self.given))
+        preset, given = cls.presets.get(self.problem.name, {}), dict(self.given)
+        if "batch_size" not in preset:
+            given = {"batch_size": self.problem.batch} | given
+        settings = Settings.of(cls, given, self.problem.name)
         settings.take_teacher(1.0, Sampler(50))
         return settings
 
@@ -286,8 +288,10 @@ class Training:
             meter.made[f"pairs {number}"] = cost
             return made
 
-        teacher = None
+        teacher, rank = None, around.lora
         if begun is not None:
+            if rank:
+                begin_student(method, lambda start: adapted(start, rank))
             declared = _from_start(method.nets(), begun)
             method.nets = lambda: declared  # type: ignore[method-assign]
             teacher = ExactTeacher(copy.deepcopy(problem.density), begun.copy())

@@ -111,3 +111,10 @@ def test_presets_are_read_under_the_problems_name(problem, monkeypatch):
     assert (settings.method.lr, settings.run.pairs, settings.method.ema) == (0.5, 7, 0.25)
     with pytest.raises(ValueError, match="did you mean 'lr'"):
         Training("regression", problem, None, {"lt": 1}).plan(Budget(evaluations=1000))
+
+
+def test_low_rank_students_begin_as_the_start(problem, begun):
+    student = trained("regression", problem, begun, lora=2)
+    count = sum(p.numel() for p in student.network.parameters())
+    assert count > sum(p.numel() for p in begun.network.parameters()), "with adapters beside"
+    assert student.samples(6, 0, 1).isfinite().all()
