@@ -17,6 +17,8 @@ from genkit.metrics.paired import Interval
 # Settings over a method's preset for the bench, by which a claim's other side is made.
 VARIANTS: dict[str, dict[str, Any]] = {
     "f_distill:reverse-kl": {"divergence": "reverse_kl"},
+    "slimflow:full": {"student_size": ()},
+    "msd:small": {"student_size": ("width=96", "depth=3"), "tsm_share": 0.3},
 }
 
 DIGITS, FIELDS, CONDITIONS = "analytic-digits", "spectral-fields", "conditional-variance"
