@@ -1,6 +1,6 @@
 """Measure: genkit bench methods | latency | attention.
 
-methods compares all methods on digits whose score is known exactly; latency times a student beside
+methods compares all methods on densities that are known exactly; latency times a student beside
 its teacher, from the prompt to the picture; attention times sparse attention beside PyTorch's.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 
 BENCHES = {
-    "methods": "genkit.benchmarks.analytic_digits",
+    "methods": "genkit.benchmarks.methods",
     "latency": "genkit.benchmarks.latency",
     "attention": "genkit.benchmarks.attention",
 }

@@ -180,6 +180,8 @@ class Method:
     kinds: ClassVar[tuple[str, ...]] = ("velocity", "x_0", "eps", "v_prediction")
     has_teacher: ClassVar[bool] = True
     merges: ClassVar[bool] = False  # whether it takes several teachers
+    # Whether training does not depend on `config.steps`: one student takes any number of steps.
+    any_steps: ClassVar[bool] = False
     # {data set: settings that were found to serve it}, of the method, the trainer and the run; what
     # stands under "" is for all of them.
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

@@ -38,6 +38,7 @@ class Method(base.Method):
     family = "consistency"
     paper = "arXiv 2303.01469"
     needs = ("data",)
+    any_steps = True
     presets = {
         "digits": {"max_steps": 3000, "batch_size": 256, "mixed_precision": "bf16"},
         "emoji-scenes": {

@@ -37,6 +37,7 @@ class Method(base.Method):
     paper = "arXiv 2505.13447"
     needs = ("data",)
     paths = ("rectified_flow",)
+    any_steps = True
     presets = {}
 
     @dataclass

@@ -35,6 +35,7 @@ class Method(base.Method):
     family = "consistency"
     paper = "arXiv 2410.11081"
     needs = ("data",)
+    any_steps = True
     presets = {}
 
     @dataclass

@@ -35,6 +35,7 @@ class Method(base.Method):
     paper = "arXiv 2410.12557"
     needs = ("data",)
     paths = ("rectified_flow",)
+    any_steps = True
     presets = {}
 
     @dataclass

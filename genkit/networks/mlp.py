@@ -3,6 +3,8 @@
 Class labels and time modulate each block (adaptive layer norm with zero-initialised gates, Peebles
 & Xie 2022, arXiv 2212.09748, on an MLP-Mixer-free residual block). Called like diffusers'
 DiTTransformer2DModel: (hidden_states, timestep, class_labels), timestep in 0..1000.
+Larger pictures, whose pixels a few hundred features cannot hold, are cut into patches, and an MLP
+over them takes turns with one over features (MLP-Mixer, Tolstikhin et al. 2021, arXiv 2105.01601).
 """
 
 from __future__ import annotations
@@ -25,10 +27,25 @@ class _Block(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor, transposed: bool = False) -> Tensor:
         shift, scale, gate = self.modulation(condition).chunk(3, -1)
         y = self.norm(x) * (1 + scale) + shift
-        return x + gate * self.second(nn.functional.silu(self.first(y)))
+        y = y.mT if transposed else y
+        y = self.second(nn.functional.silu(self.first(y)))
+        return x + gate * (y.mT if transposed else y)
+
+
+class _MixerBlock(nn.Module):
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.across = _Block(width)
+        self.across.first = nn.Linear(tokens, tokens)
+        self.across.second = nn.Linear(tokens, tokens)
+        self.within = _Block(width)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        each = condition[:, None]
+        return self.within(self.across(x, each, transposed=True), each)
 
 
 class MLPDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):
@@ -36,6 +53,7 @@ class MLPDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
     two_time adds a second time input and guidance_input the guidance scale, both zero-initialised,
     so that it starts as the network without.
+    patch: side of the patches that pictures are cut into; by default they are one.
     """
 
     @register_to_config
@@ -48,9 +66,11 @@ class MLPDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):
         num_classes: int = 10,
         two_time: bool = False,
         guidance_input: bool = False,
+        patch: int | None = None,
     ) -> None:
         super().__init__()
-        features = in_channels * sample_size**2
+        side = patch or sample_size
+        features, tokens = in_channels * side**2, (sample_size // side) ** 2
         self.time = nn.Sequential(nn.Linear(WIDTH, width), nn.SiLU(), nn.Linear(width, width))
         self.second_time = nn.Linear(WIDTH, width, bias=False) if two_time else None
         self.guidance = nn.Linear(WIDTH, width, bias=False) if guidance_input else None
@@ -59,7 +79,9 @@ class MLPDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 nn.init.zeros_(added.weight)
         self.label = nn.Embedding(num_classes + 1, width)
         self.enter = nn.Linear(features, width)
-        self.blocks = nn.ModuleList(_Block(width) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            _MixerBlock(tokens, width) if patch else _Block(width) for _ in range(depth)
+        )
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, features)
         nn.init.normal_(self.label.weight, std=0.5)
@@ -86,7 +108,23 @@ class MLPDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):
             assert guidance is not None, "this network takes the guidance scale"
             condition = condition + self.guidance(embedded_scale(guidance, dtype))
         condition = nn.functional.silu(condition)
-        x = self.enter(hidden_states.flatten(1))
+        patch = self.config["patch"]
+        x = self.enter(_patches(hidden_states, patch) if patch else hidden_states.flatten(1))
         for block in self.blocks:
             x = block(x, condition)
-        return self.leave(self.norm(x)).view_as(hidden_states)
+        x = self.leave(self.norm(x))
+        return _picture(x, hidden_states, patch) if patch else x.view_as(hidden_states)
+
+
+def _patches(x: Tensor, side: int) -> Tensor:
+    """(b, c, h, w) as (b, patches, c * side^2)."""
+    b, c, h, w = x.shape
+    cut = x.reshape(b, c, h // side, side, w // side, side)
+    return cut.permute(0, 2, 4, 1, 3, 5).reshape(b, -1, c * side * side)
+
+
+def _picture(patches: Tensor, like: Tensor, side: int) -> Tensor:
+    """The inverse of `_patches`, of the shape of `like`."""
+    b, c, h, w = like.shape
+    cut = patches.reshape(b, h // side, w // side, c, side, side)
+    return cut.permute(0, 3, 1, 4, 2, 5).reshape(b, c, h, w)

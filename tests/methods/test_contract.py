@@ -216,3 +216,11 @@ def test_figures_are_the_mean_over_seeds_at_the_fewest_steps(tmp_path, monkeypat
     assert script.figures() == {"dmd2": "0.050, 50% at 1 step (2 seeds)"}
     monkeypatch.setattr(script, "FIGURES", tmp_path / "none")
     assert script.figures() == {}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if method_class(name).any_steps])
+def test_any_steps_means_that_training_does_not_ask_for_them(name, make, tmp_path):
+    one, four = (
+        trained(make(name, steps=k), tmp_path / str(k), "velocity")[2].state_dict() for k in (1, 4)
+    )
+    assert all(torch.equal(one[key], four[key]) for key in one)
