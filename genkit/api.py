@@ -23,8 +23,8 @@ from genkit import catalogue, hub
 from genkit.acceleration.training_attention import quicken_training
 from genkit.data import open_data
 from genkit.data.base import Prompts
-from genkit.denoisers.base import Denoiser, NetworkDenoiser
-from genkit.denoisers.calls import network_call
+from genkit.denoisers.base import Denoiser
+from genkit.denoisers.causal import network_denoiser
 from genkit.denoisers.diffusers import Loaded, as_denoiser, load_denoiser
 from genkit.evaluation import evaluate
 from genkit.latents import vae_scale
@@ -111,6 +111,7 @@ def prepare(
             f"{who.name} makes samples {who.latent}, those of {data} are {kind.latent}"
         )
     quicken_training(who.denoiser)
+    _check_levels(method, who.denoiser)
     built = _method(method, settings, who.denoiser, kind)
     # What cannot leave as a pipeline is said before it is trained.
     kind.pipeline(who.denoiser.network, built.scheduler)
@@ -124,6 +125,21 @@ def prepare(
     }
     record |= _begin(built, student, loaded, settings.run.lora)
     return Run(built, settings, kind, samples, who), record
+
+
+def _check_levels(method: str, teacher: Denoiser) -> None:
+    """ValueError where a method would give all frames of a sequence one noise level."""
+    if teacher.levels == 1 or catalogue.method(method).facts.get("framewise"):
+        return
+    able = [
+        name
+        for name, entry in catalogue.methods().items()
+        if entry.facts.get("framewise") and entry.facts["has_teacher"]
+    ]
+    raise ValueError(
+        f"{method} gives a sample one noise level, and this teacher's frames each have their own; "
+        f"choose one of {', '.join(able)}"
+    )
 
 
 def _begin(method: Method, student: Any, teacher: Loaded, rank: int | None) -> dict[str, str]:
@@ -264,4 +280,4 @@ def fresh_denoiser(kind: Modality) -> Denoiser:
     """An untrained network of this data as a Denoiser on rectified flow, network time 0..1000."""
     network = kind.network()
     quicken_training(network)
-    return NetworkDenoiser(network, network_call(network), RectifiedFlow(), kind.kind, 1000.0)
+    return network_denoiser(network, RectifiedFlow(), kind.kind, 1000.0)

@@ -77,6 +77,14 @@ def stable_diffusion_3(
     )[0]
 
 
+def causal_frames(
+    network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
+) -> Tensor:
+    """genkit's CausalVideoTransformer: what is past, clean frames or a cache, is a condition."""
+    past, told = cond.get("past"), cond.get("past_timestep")
+    return network(x_t, timestep, cond["action"], past, told, cond.get("cache"))
+
+
 def _mean(value: Tensor, x_t: Tensor) -> Tensor:
     """The prediction itself, of a network whose other half of channels is a learned variance."""
     return value if value.shape == x_t.shape else value.chunk(2, dim=1)[0]
@@ -85,6 +93,7 @@ def _mean(value: Tensor, x_t: Tensor) -> Tensor:
 CALLS: dict[str, Callable[..., Tensor]] = {
     "MLPDenoiser": class_conditional,
     "PromptedNetwork": prompted,
+    "CausalVideoTransformer": causal_frames,
     "UNet2DModel": unet,
     "UNet2DConditionModel": text_unet,
     "PixArtTransformer2DModel": pixart,

@@ -143,6 +143,9 @@ class Method:
     needs: ClassVar[tuple[Stream, ...]]
     paths: ClassVar[tuple[str, ...]] = ("rectified_flow", "trigflow", "edm", "vp", "discrete_vp")
     has_teacher: ClassVar[bool] = True
+    # Whether it trains denoisers of sequences, whose frames each have their own noise level: its
+    # times are of `Denoiser.time_shape`, and what it noises sees the rest by `Denoiser.given`.
+    framewise: ClassVar[bool] = False
     # {data set: settings that were found to serve it}, of the method, the trainer and the run.
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
@@ -196,7 +199,8 @@ class Method:
         """Distance per sample (b,) of the x_0 predicted at pure noise to the pairs' own: the
         regression that ends InstaFlow and that score methods begin with."""
         t = torch.full(pairs["x_0"].shape[:1], self.path.t_max, device=pairs["x_0"].device)
-        x_0 = student.predict(self.path.start(pairs["eps"]), t, pairs["cond"], "x_0")
+        cond = student.given(pairs["x_0"], pairs["cond"], pairs["eps"])
+        x_0 = student.predict(self.path.start(pairs["eps"]), t, cond, "x_0")
         return self.distance(x_0, pairs["x_0"], pairs.get("mask"))
 
     def sampler(self) -> Sampler:

@@ -5,7 +5,8 @@ the teacher between them, an EMA copy as the target. The grid is refined as in t
 (appendix C), N(k) from `first_intervals` to `last_intervals`. Not faithful: the grid is uniform on
 the path's own clock (on EDM that is theirs); f has no skip connection: at sigma = 0 the target is x
 itself, whatever the network; the distance defaults to pseudo-Huber (iCT, arXiv 2310.14189) instead
-of LPIPS.
+of LPIPS. Frames of a sequence that have their own noise levels are moved each on its own ODE, given
+the true frames before it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Method(base.Method):
     family = "consistency"
     paper = "arXiv 2303.01469"
     needs = ("data",)
+    framewise = True
     presets = {
         "digits": {"max_steps": 3000, "batch_size": 256, "mixed_precision": "bf16"},
         "emoji-scenes": {
@@ -89,7 +91,8 @@ class Method(base.Method):
         x_0, cond, mask = data["x_0"], data["cond"], data.get("mask")
         eps = self.path.noise(x_0.shape, rng)
         n = self.intervals(moment)
-        index = rng.integers(1, n + 1, x_0.shape[:1])
+        cond = roles["student"].given(x_0, cond, eps)
+        index = rng.integers(1, n + 1, roles["student"].time_shape(x_0))
         t, s = self._time(index, n), self._time(index - 1, n)
         x_t = self.path.add_noise(x_0, eps, t)
         with torch.no_grad():

@@ -1,7 +1,8 @@
 """Flow matching: trains a teacher from data by regressing the velocity of a probability path.
 
 Lipman et al. 2022 (arXiv 2210.02747, eq. 9), Liu et al. 2022 (arXiv 2209.03003, eq. 1). Faithful;
-any path can be used, and a share of the conditions is dropped so that guidance is possible.
+any path can be used, and a share of the conditions is dropped so that guidance is possible. Frames
+of a sequence that have their own noise levels get independent ones (arXiv 2407.01392).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class Method(base.Method):
     paper = "arXiv 2210.02747"
     needs = ("data",)
     has_teacher = False
+    framewise = True
     presets = {
         "digits": {
             "max_steps": 12_000,
@@ -68,6 +70,9 @@ class Method(base.Method):
         the loss weighs no more (JiT, arXiv 2511.13720, sec. 4)."""
         drop: float = 0.1
         """Share of samples trained without their condition, for guidance."""
+        forced: float = 0.0
+        """For sequences: the share of batches in which a frame sees the others clean, as it does
+        when it is sampled, instead of noised like itself."""
         steps: int = 50
         """Evaluations the delivered pipeline takes by default."""
 
@@ -86,11 +91,14 @@ class Method(base.Method):
         x_0, cond = batch["data"]["x_0"], batch["data"]["cond"]
         if self.config.drop and self.uncond is not None:
             cond = guidance.drop(cond, self.uncond, self.config.drop, rng)
+        student, mask = roles["student"], batch["data"].get("mask")
         eps = self.path.noise(x_0.shape, rng)
         # Not 0: the velocity of a prediction of x_0 divides by sigma.
-        t = TIMES[self.config.time](self.path, x_0.shape[:1], rng).clamp(min=1e-4)
+        times = TIMES[self.config.time](self.path, student.time_shape(x_0), rng)
+        t = times.clamp(min=1e-4)
         x_t = self.path.add_noise(x_0, eps, t)
-        student, mask = roles["student"], batch["data"].get("mask")
+        if self.config.forced and rng.integer(0, 1000) < 1000 * self.config.forced:
+            cond = student.given(x_0, cond, eps)
         velocity = student.predict(x_t, t, cond, "velocity")
         loss = terms.flow_matching(
             velocity, x_0, eps, self.path, t, mask, student.kind, self.config.floor
