@@ -13,12 +13,13 @@ import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
-from torch import Tensor
+from torch import Tensor, nn
 
 from genkit import hub
 from genkit.guidance import guide
 from genkit.sampling import Evaluate, Generators, sample
 
+ALIGNMENT = 64  # bytes, of torch's own allocations
 OUTPUTS = ("pil", "np", "pt", "latent")
 AfterStep = Callable[..., dict[str, Tensor]]
 
@@ -45,7 +46,11 @@ class TrainedPipeline(DiffusionPipeline):
     ) -> Any:
         """A folder, a shipped name or a hub id, with its trained defaults; else a ValueError."""
         folder = hub.resolve(pretrained_model_name_or_path)
-        return hub.load(folder, super().from_pretrained, **kwargs)
+        pipeline = hub.load(folder, super().from_pretrained, **kwargs)
+        for part in pipeline.components.values():
+            if isinstance(part, nn.Module):
+                align(part)
+        return pipeline
 
     @property
     def guidance_scale(self) -> float:
@@ -160,6 +165,14 @@ class TrainedPipeline(DiffusionPipeline):
             return latents.to(device, dtype)
         many = list(generator) if isinstance(generator, Sequence) else generator
         return randn_tensor(shape, generator=many, device=device, dtype=dtype)
+
+
+def align(module: nn.Module) -> None:
+    """Let the weights lie in memory as those a trainer made do: read from a file they begin
+    anywhere, and some matrix products then round otherwise."""
+    for each in [*module.parameters(), *module.buffers()]:
+        if each.data_ptr() % ALIGNMENT:
+            each.data = each.data.clone()
 
 
 def tensor_inputs(callback: AfterStep | None, named: Sequence[str]) -> Sequence[str]:
