@@ -33,6 +33,18 @@ class Method(base.Method):
     framewise = True
     presets = {
         "digits": {"max_steps": 3000, "batch_size": 256, "mixed_precision": "bf16"},
+        # Untuned: no run of any length has been made.
+        "world": {
+            "max_steps": 2000,
+            "batch_size": 8,
+            "muon": r"blocks\.",
+            "mixed_precision": "bf16",
+            "sample_every": 500,
+            "measure_every": 0,
+            "evaluate_n": 64,
+            "evaluate_seeds": (0,),
+            "evaluate_steps": (1, 2, 4, 16),
+        },
         "emoji-scenes": {
             "guidance": 1.5,
             "max_steps": 2000,

@@ -47,6 +47,23 @@ class Method(base.Method):
             "pairs": 60_000,
             "pair_steps": 8,
         },
+        # Untuned: no run of any length has been made.
+        "world": {
+            "fake_turns": 2,
+            "adversarial": 0.0,
+            "pairs": 1000,
+            "pair_steps": 6,
+            "pair_precision": "bf16",
+            "max_steps": 1000,
+            "batch_size": 8,
+            "muon": r"blocks\.",
+            "mixed_precision": "bf16",
+            "sample_every": 500,
+            "measure_every": 0,
+            "evaluate_n": 64,
+            "evaluate_seeds": (0,),
+            "evaluate_steps": (1, 2, 4, 16),
+        },
         # The quickstart: within six minutes on two cores. Without guidance the teacher is twice as
         # fast, and its distance to the data the same. scripts/ship_emoji.sh trains for an hour.
         "emoji-scenes": {

@@ -32,6 +32,22 @@ class Method(base.Method):
             "measure_every": 1000,
             "checkpoint_every": 1000,
         },
+        # Untuned: no run of any length has been made. Forced half of the time, as sampling is.
+        "world": {
+            "max_steps": 4_000,
+            "batch_size": 8,
+            "warmup": 200,
+            "muon": r"blocks\.",
+            "drop": 0.0,
+            "forced": 0.5,
+            "steps": 20,
+            "mixed_precision": "bf16",
+            "sample_every": 1000,
+            "measure_every": 0,
+            "evaluate_n": 64,
+            "evaluate_seeds": (0,),
+            "evaluate_steps": (1, 2, 4, 16),
+        },
         # A transformer of 4M parameters. Chosen on runs of 1,500 steps: Muon does in 1,500 what
         # AdamW does in 3,300, and 2e-3 is better than 1e-3. At that rate the text encoder forgets
         # the order of words before the network has a use for it; at a tenth it does not. No
