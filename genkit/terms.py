@@ -54,6 +54,16 @@ def huber(a: Tensor, b: Tensor, mask: Tensor | None = None, c: float = 1e-3) -> 
     return mean(torch.sqrt((a - b) ** 2 + c**2) - c, mask)
 
 
+def pseudo_huber_by_frame(
+    a: Tensor, b: Tensor, mask: Tensor | None = None, c: float = 0.03
+) -> Tensor:
+    """`pseudo_huber` of every frame of (b, f, ...), the mean of them per sample (b,): frames at
+    noise levels of their own each have a norm of their own. A frame of padding counts not."""
+    frames = torch.sqrt(mean((a - b) ** 2, mask, "frame") + c**2) - c
+    kept = None if mask is None else mask.flatten(2).amax(-1) if mask.ndim > 2 else mask
+    return mean(frames, kept)
+
+
 FLOOR = 0.05  # the sigma below which the velocity of a prediction of x_0 weighs no more
 
 
@@ -80,9 +90,10 @@ def flow_matching(
     floor: float = FLOOR,
 ) -> Tensor:
     """|v - (alpha' x_0 + sigma' eps)|^2 per sample (conditional flow matching, arXiv 2210.02747,
-    eq. 9), with `velocity_weight` for what the network predicts."""
-    loss = squared(velocity, path.target(x_0, eps, t, "velocity"), mask)
-    return loss * velocity_weight(path.sigma(t), kind, floor)
+    eq. 9), with `velocity_weight` for what the network predicts; t (b,), or (b, f) by frames."""
+    error = (velocity - path.target(x_0, eps, t, "velocity")) ** 2
+    weight = velocity_weight(path.sigma(t), kind, floor).to(error.dtype)
+    return mean(error * expand(weight, error), mask)
 
 
 def regression(

@@ -1,7 +1,8 @@
-"""Measure: genkit bench methods | latency | attention.
+"""Measure: genkit bench methods | latency | attention | video.
 
 methods compares all methods on densities that are known exactly; latency times a student beside
-its teacher, from the prompt to the picture; attention times sparse attention beside PyTorch's.
+its teacher, from the prompt to the picture; attention times sparse attention beside PyTorch's;
+video plays a world for a minute and tells its frames per second and whether it drifts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ BENCHES = {
     "methods": "genkit.benchmarks.methods",
     "latency": "genkit.benchmarks.latency",
     "attention": "genkit.benchmarks.attention",
+    "video": "genkit.benchmarks.video",
 }
 
 

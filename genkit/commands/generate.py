@@ -1,12 +1,13 @@
 """Make samples with a pipeline: genkit generate PIPELINE "PROMPT" [options].
 
 For pipelines of classes the prompt is a label such as "3", or several, "3,5"; without a prompt they
-make one sample of every class.
+make one sample of every class. For worlds it is a string of actions, a letter a frame: "rrruu..ll".
 """
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ class Generate:
     pipeline: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PIPELINE")]
     """A shipped name (genkit list pipelines), a folder, or a hub id."""
     prompt: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")] = None
-    """What to make; for pipelines of classes a label such as 3, or 3,5."""
+    """What to make; for pipelines of classes a label such as 3, or 3,5, for worlds actions."""
     steps: int | None = None
     """Evaluations of the network; by default the trained number."""
     guidance: float | None = None
@@ -45,7 +46,8 @@ def run(argv: list[str]) -> int:
     if asked.steps is not None and asked.steps < 1:
         raise ValueError(f"steps is {asked.steps}; give at least 1")
     from genkit.hub import Pipeline, hide_loading_bars
-    from genkit.modalities import call_arguments
+    from genkit.modalities import call_arguments, takes_actions
+    from genkit.modalities.film import NEEDED, has_encoder
     from genkit.rng import sample_generators
 
     hide_loading_bars()
@@ -66,7 +68,9 @@ def run(argv: list[str]) -> int:
         num_images_per_prompt=asked.n,
         generator=sample_generators(asked.seed, count),
     )
-    for file in write(made.images, Path(asked.out), asked.seed):
+    if takes_actions(pipeline) and not has_encoder():
+        print(f"genkit: strips of frames are written; {NEEDED}", file=sys.stderr)
+    for file in write(made, Path(asked.out), asked.seed):
         print(file)
     return 0
 
@@ -82,13 +86,16 @@ def chosen(style: Sequence[float]) -> int | tuple[float, ...]:
     return int(style[0])
 
 
-def write(images: list[Any], out: Path, seed: int) -> list[Path]:
-    """Write pictures as PNG files, numbered on from those that are there."""
+def write(made: Any, out: Path, seed: int) -> list[Path]:
+    """Write what was made as files, numbered on from those that are there."""
+    from genkit.modalities import write_made
+
     out.mkdir(parents=True, exist_ok=True)
-    files, number = [], 0
-    for image in images:
-        while (file := out / f"seed{seed}-{number:04d}.png").exists():
+
+    def free(stem: Path, suffix: str) -> Path:
+        number = 0
+        while (place := stem.with_name(f"{stem.name}-{number:04d}")).with_suffix(suffix).exists():
             number += 1
-        image.save(file)
-        files.append(file)
-    return files
+        return place
+
+    return write_made(made, out / f"seed{seed}", free)

@@ -3,8 +3,7 @@
 Teacher, student and fake score are all Denoisers; guidance, preconditioning (`preconditioned`) and
 change of path are Denoisers around Denoisers, and the network inside knows none of it. A Denoiser
 never sets no_grad, train or eval by itself: score identity methods need gradients through frozen
-networks. Guidance: arXiv 2207.12598. Boundary condition: Song et al. 2023 (arXiv 2303.01469, eq. 5
-and appendix C). Change of path: genkit.paths.
+networks. Guidance: arXiv 2207.12598. Change of path: genkit.paths.
 """
 
 from __future__ import annotations
@@ -33,6 +32,8 @@ class Denoiser(nn.Module):
     two_time: the network takes a second time s, and its raw output is the mean velocity from t to s
     (at s = t, its velocity), or what stands for it in another kind. sigma_data: where the sampling
     loop evaluates a bare network, whose preconditioning the scheduler then applies; else None.
+    levels: how many leading axes of a sample have a noise level of their own: 1, the batch, or 2,
+    frames too.
     """
 
     sigma_data: float | None = None
@@ -40,6 +41,7 @@ class Denoiser(nn.Module):
 
     path: Path
     kind: Kind
+    levels: int = 1
 
     def __init__(
         self, path: Path, kind: Kind, time_scale: float = 1.0, two_time: bool = False
@@ -72,6 +74,16 @@ class Denoiser(nn.Module):
     def unguided(self) -> Denoiser:
         """Itself, without the guidance around it where there is one."""
         return self
+
+    def time_shape(self, x: Tensor) -> torch.Size:
+        """The shape of the times at which x (b, ...) may be noised: (b,), or (b, f)."""
+        return x.shape[: self.levels]
+
+    def given(self, x_0: Tensor, cond: Cond, eps: Tensor) -> Cond:
+        """cond, with what a part of x_0 (b, ...) that is denoised may know of the other parts, as
+        they are when it is sampled; eps: the noise of this batch. Nothing, where all parts are
+        denoised at once."""
+        return cond
 
     def mean_velocity(self, x_t: Tensor, t: Tensor, cond: Cond, s: Tensor) -> Tensor:
         """u(x_t, t, s) of a two-time network (MeanFlow, arXiv 2505.13447, eq. 3): its output, read
@@ -311,7 +323,10 @@ class Around(Denoiser):
 
     def __init__(self, inner: Denoiser, path: Path | None = None, kind: Kind | None = None) -> None:
         super().__init__(path or inner.path, kind or inner.kind, inner.time_scale, inner.two_time)
-        self.inner = inner
+        self.inner, self.levels = inner, inner.levels
+
+    def given(self, x_0: Tensor, cond: Cond, eps: Tensor) -> Cond:
+        return self.inner.given(x_0, cond, eps)
 
 
 class Guided(Around):
@@ -370,29 +385,3 @@ class Repathed(Around):
         v_there = self.inner.predict(x_there, there.to(x_t.dtype), cond, "velocity")
         on_x, on_v = (-d_c / c).to(x_t.dtype), (rate / c).to(x_t.dtype)
         return expand(on_x, x_t) * x_t + expand(on_v, x_t) * v_there
-
-
-class Boundary(Around):
-    """The consistency boundary condition f(x, t_min) = x / alpha(t_min), for a network without it
-    (alpha is 1 there on rectified flow, TrigFlow and EDM, and .9996 or nearer 1 on the VPs).
-
-    f = c_skip x / alpha + (1 - c_skip) D with c_skip = d^2 / (r^2 + d^2) and
-    r = ratio(t) - ratio(t_min), ratio = sigma / alpha (2303.01469, appendix C). Not faithful in one
-    point: the paper's c_out multiplies a unit-variance network output; here D predicts x_0, so its
-    weight is 1 - c_skip, which leaves f = D far from the boundary.
-    """
-
-    def __init__(self, inner: Denoiser, sigma_data: float = 0.5) -> None:
-        super().__init__(inner, kind="x_0")
-        self.deviation = sigma_data
-
-    def raw(self, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None) -> Tensor:
-        t = wide(timestep) / self.time_scale
-        first = torch.full_like(t, self.path.t_min)
-        alpha, data = self.path.alpha(t), self.deviation
-        # alpha r, so that nothing is divided by alpha, which is 0 at pure noise.
-        scaled = self.path.sigma(t) - alpha * self.path.sigma(first) / self.path.alpha(first)
-        norm = scaled**2 + alpha**2 * data**2
-        x_0 = self.inner.predict(x_t, timestep / self.time_scale, cond, "x_0")
-        on_x, on_x_0 = (alpha * data**2 / norm).to(x_t.dtype), (scaled**2 / norm).to(x_t.dtype)
-        return expand(on_x, x_t) * x_t + expand(on_x_0, x_t) * x_0

@@ -100,6 +100,14 @@ def _more(cond: Cond, s: Tensor | None) -> dict[str, Tensor]:
     return more | {"guidance": cond["w"]} if "w" in cond else more
 
 
+def causal_frames(
+    network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
+) -> Tensor:
+    """genkit's CausalVideoTransformer: what is past, clean frames or a cache, is a condition."""
+    past, told = cond.get("past"), cond.get("past_timestep")
+    return network(x_t, timestep, cond["action"], past, told, cond.get("cache"))
+
+
 def _mean(value: Tensor, x_t: Tensor) -> Tensor:
     """The prediction itself, of a network whose other half of channels is a learned variance."""
     return value if value.shape == x_t.shape else value.chunk(2, dim=1)[0]
@@ -108,6 +116,7 @@ def _mean(value: Tensor, x_t: Tensor) -> Tensor:
 CALLS: dict[str, Callable[..., Tensor]] = {
     "MLPDenoiser": class_conditional,
     "PromptedNetwork": prompted,
+    "CausalVideoTransformer": causal_frames,
     "UNet2DModel": unet,
     "UNet2DConditionModel": text_unet,
     "PixArtTransformer2DModel": pixart,

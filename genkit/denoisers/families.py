@@ -95,6 +95,17 @@ def _text_to_image(pipeline: Any, prompts: list[str]) -> dict[str, Tensor]:
     return {"encoder_hidden_states": pipeline.encode_prompt(prompts)}
 
 
+def _actions(cond: Cond, uncond: Cond | None) -> dict[str, Any]:
+    return {"actions": cond["action"].tolist()}
+
+
+def _frames(pipeline: Any) -> tuple[int, ...]:
+    """(frames, channels, height, width) of a clip as the network was trained on."""
+    config = pipeline.network.config
+    size = config["sample_size"]
+    return (config["sample_frames"], config["in_channels"], size, size)
+
+
 # ---- DDPM, DDIM: pixels without a prompt ------------------------------------------------------
 
 
@@ -166,6 +177,7 @@ PIPELINES: dict[str, Family] = {
         _reader(_text_to_image),
         _named({"encoder_hidden_states": "prompt_embeds"}),
     ),
+    "InteractiveVideoPipeline": Family("network", _frames, None, _actions),
     "DDPMPipeline": _DDPM,
     "DDIMPipeline": _DDPM,
     "StableDiffusionPipeline": Family(

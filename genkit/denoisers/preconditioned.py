@@ -1,12 +1,14 @@
-"""EDM's preconditioning: a Denoiser around a network that sees and gives unit variance.
+"""Preconditioning: EDM's, and the boundary condition of a consistency function.
 
-Karras et al. 2022 (arXiv 2206.00364, table 1).
+Karras et al. 2022 (arXiv 2206.00364, table 1): a Denoiser around a network that sees and gives unit
+variance. Song et al. 2023 (arXiv 2303.01469, eq. 5 and appendix C).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from genkit.denoisers.base import Around, Denoiser
@@ -50,3 +52,29 @@ class EDMPreconditioned(Around):
         assert self.sigma_data is not None
         c_skip, c_out, _ = (c.to(x.dtype) for c in edm_weights(wide(t), self.sigma_data))
         return expand(c_skip, x) * x + expand(c_out, x) * output
+
+
+class Boundary(Around):
+    """The consistency boundary condition f(x, t_min) = x / alpha(t_min), for a network without it
+    (alpha is 1 there on rectified flow, TrigFlow and EDM, and .9996 or nearer 1 on the VPs).
+
+    f = c_skip x / alpha + (1 - c_skip) D with c_skip = d^2 / (r^2 + d^2) and
+    r = ratio(t) - ratio(t_min), ratio = sigma / alpha (2303.01469, appendix C). Not faithful in one
+    point: the paper's c_out multiplies a unit-variance network output; here D predicts x_0, so its
+    weight is 1 - c_skip, which leaves f = D far from the boundary.
+    """
+
+    def __init__(self, inner: Denoiser, sigma_data: float = 0.5) -> None:
+        super().__init__(inner, kind="x_0")
+        self.deviation = sigma_data
+
+    def raw(self, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None) -> Tensor:
+        t = wide(timestep) / self.time_scale
+        first = torch.full_like(t, self.path.t_min)
+        alpha, data = self.path.alpha(t), self.deviation
+        # alpha r, so that nothing is divided by alpha, which is 0 at pure noise.
+        scaled = self.path.sigma(t) - alpha * self.path.sigma(first) / self.path.alpha(first)
+        norm = scaled**2 + alpha**2 * data**2
+        x_0 = self.inner.predict(x_t, timestep / self.time_scale, cond, "x_0")
+        on_x, on_x_0 = (alpha * data**2 / norm).to(x_t.dtype), (scaled**2 / norm).to(x_t.dtype)
+        return expand(on_x, x_t) * x_t + expand(on_x_0, x_t) * x_0

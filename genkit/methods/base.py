@@ -182,6 +182,9 @@ class Method:
     merges: ClassVar[bool] = False  # whether it takes several teachers
     # Whether training does not depend on `config.steps`: one student takes any number of steps.
     any_steps: ClassVar[bool] = False
+    # Whether it trains denoisers of sequences, whose frames each have their own noise level: its
+    # times are of `Denoiser.time_shape`, and what it noises sees the rest by `Denoiser.given`.
+    framewise: ClassVar[bool] = False
     # {data set: settings that were found to serve it}, of the method, the trainer and the run; what
     # stands under "" is for all of them.
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -256,7 +259,8 @@ class Method:
     def one_step(self, student: Denoiser, pairs: Mapping[str, Any]) -> Tensor:
         """Distance per sample (b,) of the x_0 predicted at pure noise to the pairs' own: the
         regression that ends InstaFlow and that score methods begin with."""
-        x_0 = self.at_once(student, pairs)
+        seen = student.given(pairs["x_0"], pairs["cond"], pairs["eps"])
+        x_0 = self.at_once(student, {**pairs, "cond": seen})
         return self.distance(x_0, pairs["x_0"], pairs.get("mask"))
 
     def at_once(self, student: Denoiser, pairs: Mapping[str, Any]) -> Tensor:

@@ -10,6 +10,8 @@ Not faithful: grids are uniform on the path's own clock (on EDM that is theirs),
 "cd" too; sigma is sigma / alpha, at most 80, on other paths; f has no skip connection: at t_min the
 target is x_0 itself, whatever the network; the distance of "cd" and "ct" is the modality's instead
 of LPIPS; the weights of "ict" and its times are from memory of the paper; all begin at the teacher.
+Frames of a sequence that have their own noise levels are moved each on its own ODE, given the true
+frames before it ("cd" and "ct").
 """
 
 from __future__ import annotations
@@ -39,8 +41,21 @@ class Method(base.Method):
     paper = "arXiv 2303.01469"
     needs = ("data",)
     any_steps = True
+    framewise = True
     presets = {
         "digits": {"max_steps": 3000, "batch_size": 256, "mixed_precision": "bf16"},
+        # Untuned: no run of any length has been made.
+        "world": {
+            "max_steps": 2000,
+            "batch_size": 8,
+            "muon": r"blocks\.",
+            "mixed_precision": "bf16",
+            "sample_every": 500,
+            "measure_every": 0,
+            "evaluate_n": 64,
+            "evaluate_seeds": (0,),
+            "evaluate_steps": (1, 2, 4, 16),
+        },
         "emoji-scenes": {
             "guidance": 1.5,
             "max_steps": 2000,
@@ -120,9 +135,15 @@ class Method(base.Method):
         data, config = batch["data"], self.config
         x_0, cond, mask = data["x_0"], data["cond"], data.get("mask")
         eps = self.path.noise(x_0.shape, rng)
-        t, s, weight = self.pair(moment, x_0.shape[:1], rng)
+        own, levels = config.recipe in ("ict", "ect"), roles["student"].time_shape(x_0)
+        if own and len(levels) > 1:
+            raise ValueError(
+                f"the recipe {config.recipe} weighs whole samples, and the frames of these each "
+                "have a noise level; use cd or ct"
+            )
+        cond = roles["student"].given(x_0, cond, eps)
+        t, s, weight = self.pair(moment, levels, rng)
         x_t, seed = self.path.add_noise(x_0, eps, t), rng.torch_seed()
-        own = config.recipe in ("ict", "ect")
         with torch.no_grad():
             if config.recipe == "cd":
                 x_s = roles["teacher"].ode_step(x_t, t, s, cond, config.solver)
@@ -134,7 +155,9 @@ class Method(base.Method):
             there = torch.where(expand(s > self.path.t_min, x_s), there, end)
         here = _predicted(roles["student"], x_t, t, cond, seed)
         distance = partial(terms.pseudo_huber, c=config.huber) if own else self.distance
-        return {"total": (weight * terms.consistency(here, there, distance, mask)).mean()}
+        return {
+            "total": (terms.mean(weight) * terms.consistency(here, there, distance, mask)).mean()
+        }
 
     def pair(self, moment: Moment, shape: torch.Size, rng: Rng) -> tuple[Tensor, Tensor, Tensor]:
         """(t, s, weight of the distance), each (b,): the two times that are made consistent."""

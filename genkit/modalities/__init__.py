@@ -7,27 +7,34 @@ row of KINDS.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from genkit.data.base import Prompts, Samples
 from genkit.denoisers.diffusers import Loaded
+from genkit.modalities.actions import ActionClips
 from genkit.modalities.base import Modality
 from genkit.modalities.classes import ClassImages, labels
+from genkit.modalities.film import has_encoder, write_clip
 from genkit.modalities.texts import TextImages
 
 __all__ = [
+    "ActionClips",
     "ClassImages",
     "Modality",
     "TextImages",
     "call_arguments",
     "labels",
     "modality",
+    "takes_actions",
     "takes_labels",
+    "write_made",
 ]
 
 KINDS: dict[tuple[str, ...], Callable[[Samples], Modality]] = {
     ("label",): ClassImages.of,
     ("caption",): TextImages.of,
+    ("action",): ActionClips.of,
 }
 
 
@@ -53,10 +60,36 @@ def takes_labels(pipeline: Any) -> bool:
     return "class_labels" in inspect.signature(type(pipeline).__call__).parameters
 
 
+def takes_actions(pipeline: Any) -> bool:
+    """Whether a pipeline is asked for clips by an action for each frame."""
+    import inspect
+
+    return "actions" in inspect.signature(type(pipeline).__call__).parameters
+
+
+def write_made(made: Any, stem: Path, numbers: Callable[[Path, str], Path]) -> list[Path]:
+    """Write what a pipeline's call returned, clips or pictures, each to a file that is not there.
+
+    numbers(stem, suffix) -> the next stem whose file with this suffix is not there yet.
+    """
+    if "frames" in made:
+        suffix = ".mp4" if has_encoder() else ".png"
+        return [write_clip(frames, numbers(stem, suffix)) for frames in made.frames]
+    files = []
+    for image in made.images:
+        files.append(numbers(stem, ".png").with_suffix(".png"))
+        image.save(files[-1])
+    return files
+
+
 def call_arguments(pipeline: Any, prompt: str | None) -> dict[str, Sequence[Any]]:
     """What a prompt typed by a person means to a pipeline: its class labels, or its text."""
     if takes_labels(pipeline):
         return {"class_labels": labels(prompt, pipeline.network.config.num_classes)}
+    if takes_actions(pipeline):
+        from genkit.data.world import read_actions
+
+        return {"actions": [read_actions(prompt or "")]}
     if prompt is None:
         raise ValueError(
             f'{type(pipeline).__name__} needs a prompt: genkit generate PIPELINE "..."'
