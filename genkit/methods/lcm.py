@@ -35,6 +35,7 @@ class Method(base.Method):
     family = "consistency"
     paper = "arXiv 2310.04378"
     needs = ("data",)
+    any_steps = True
     presets = {}
 
     @dataclass
