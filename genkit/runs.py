@@ -88,7 +88,7 @@ class Teacher:
         generators: list[torch.Generator],
         points: int,
     ) -> dict[str, Tensor]:
-        """ "x_0" as of `sample`, and where there are `points`, x_t (n, points, ...) on the way to it
+        """The x_0 of `sample`, and where there are `points`, x_t (n, points, ...) on the way to it
         and their times t (n, points): those of a grid of so many steps.
 
         ValueError where the teacher's steps do not hold that grid.
