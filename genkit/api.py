@@ -24,14 +24,13 @@ from genkit.acceleration.training_attention import quicken_training
 from genkit.data import open_data
 from genkit.data.base import Prompts
 from genkit.denoisers.base import Denoiser, NetworkDenoiser
-from genkit.denoisers.calls import network_call
+from genkit.denoisers.calls import ENCODERS, network_call
 from genkit.denoisers.diffusers import Loaded, as_denoiser, load_denoiser
 from genkit.evaluation import evaluate
 from genkit.latents import vae_scale
 from genkit.lora import adapted
 from genkit.methods.base import Method, begin_student
 from genkit.modalities import Modality, modality
-from genkit.paths import RectifiedFlow
 from genkit.runs import REPORT, Run, Teacher, say
 from genkit.settings import Settings
 from genkit.training.checkpoints import Checkpoints
@@ -261,7 +260,10 @@ def _other_parts(loaded: Loaded) -> dict[str, str]:
 
 
 def fresh_denoiser(kind: Modality) -> Denoiser:
-    """An untrained network of this data as a Denoiser on rectified flow, network time 0..1000."""
+    """An untrained network of this data as a Denoiser on the path its modality names."""
     network = kind.network()
     quicken_training(network)
-    return NetworkDenoiser(network, network_call(network), RectifiedFlow(), kind.kind, 1000.0)
+    encoder = ENCODERS.get(type(network).__name__)
+    return NetworkDenoiser(
+        network, network_call(network), kind.path, kind.kind, kind.time_scale, encoder=encoder
+    )

@@ -42,8 +42,10 @@ def cached_pairs(
     shard: int = 2048,
     progress: Callable[[range, str], Any] = lambda shards, what: shards,
     evaluations: Callable[[], int] = lambda: 0,
+    mask: Any | None = None,
 ) -> TensorStream:
-    """The stream of pairs {"eps", "x_0", "cond"} of `key`, one for each row of `cond` (n, ...).
+    """The stream of pairs {"eps", "x_0", "cond"} of `key`, one for each row of `cond` (n, ...), and
+    "mask" where one is given.
 
     Pair i has the noise of sample i of `seed`, whatever the shard. Only missing shards are made.
     evaluations: how many there were so far, by which a shard's own are counted; the stream's cost
@@ -70,7 +72,8 @@ def cached_pairs(
         parts.append(part[0])
         cost += part[1]
     tensors = {name: torch.cat([part[name] for part in parts]) for name in ("eps", "x_0")}
-    return TensorStream({**tensors, "cond": dict(cond)}, cost)
+    masked = {} if mask is None else {"mask": mask}
+    return TensorStream({**tensors, "cond": dict(cond), **masked}, cost)
 
 
 def _write(file: Path, tensors: dict[str, Tensor], cost: Cost) -> None:

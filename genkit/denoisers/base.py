@@ -1,10 +1,10 @@
 """Denoiser: a network on a Path, asked for any prediction kind.
 
 Teacher, student and fake score are all Denoisers; guidance, preconditioning and change of path are
-Denoisers around Denoisers, and the network inside knows none of it. A Denoiser never sets no_grad,
-train or eval by itself: score identity methods need gradients through frozen networks.
-Guidance: arXiv 2207.12598. EDM preconditioning: arXiv 2206.00364, table 1. Boundary condition:
-Song et al. 2023 (arXiv 2303.01469, eq. 5 and appendix C). Change of path: genkit.paths.
+Denoisers around Denoisers (preconditioning in `genkit.denoisers.preconditioning`), and the network
+inside knows none of it. A Denoiser never sets no_grad, train or eval by itself: score identity
+methods need gradients through frozen networks. Guidance: arXiv 2207.12598. Change of path:
+genkit.paths.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from genkit.guidance import Cond, both, guide
-from genkit.paths import EDM, Kind, Path, expand, wide
+from genkit.paths import Kind, Path, expand, wide
 from genkit.sampling import Generators, Sampler, network_times, sample
 
 Backend = Literal["func", "difference", "kernel"]
 AnyKind = Kind | Literal["mean_velocity"]
 Call = Callable[..., Tensor]
+Encoder = Callable[..., tuple[dict[str, Tensor], dict[str, Tensor]]]
 
 
 class Denoiser(nn.Module):
@@ -33,8 +34,6 @@ class Denoiser(nn.Module):
     two_time: the network takes a second time s, and its raw output is the mean velocity from t to s
     (at s = t, its velocity), or what stands for it in another kind.
     """
-
-    kind: Kind
 
     path: Path
     kind: Kind
@@ -196,6 +195,15 @@ class Denoiser(nn.Module):
         x_0 = self.path.convert(value, x_t, t, self.kind, "x_0")
         return self.path.convert(value, x_t, t, self.kind, "eps") - x_0
 
+    def condition(
+        self, cond: Cond, x_0: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """(what the network is conditioned on, {name: auxiliary loss per sample (b,)}) of a batch's
+        own conditions, by the condition encoder that trains with the network; where there is none,
+        the conditions themselves, and no losses. x_0, mask: the data they belong to, in training;
+        without it there are no losses."""
+        return dict(cond), {}
+
     def evaluate(
         self, x: Tensor, timestep: Tensor, cond: Cond, following: Tensor | None = None
     ) -> Tensor:
@@ -211,8 +219,9 @@ class Denoiser(nn.Module):
         generator: Generators = None,
     ) -> Tensor:
         """Samples of `scheduler` from unit noise (b, ...)."""
+        told, _ = self.condition(cond)
         return sample(
-            lambda x, t, *s: self.evaluate(x, t, cond, *s),
+            lambda x, t, *s: self.evaluate(x, t, told, *s),
             scheduler,
             noise,
             steps,
@@ -281,7 +290,8 @@ def _central_difference(
 
 
 class NetworkDenoiser(Denoiser):
-    """Any network as a Denoiser; `call(network, x, timestep, cond, s)` knows its signature."""
+    """Any network as a Denoiser; `call(network, x, timestep, cond, s)` knows its signature, and
+    `encoder(network, cond, x_0, mask)` its condition encoder's, where it has one."""
 
     def __init__(
         self,
@@ -291,23 +301,36 @@ class NetworkDenoiser(Denoiser):
         kind: Kind,
         time_scale: float = 1.0,
         two_time: bool = False,
+        encoder: Encoder | None = None,
     ) -> None:
         super().__init__(path, kind, time_scale, two_time)
-        self.network, self.call = network, call
+        self.network, self.call, self.encoder = network, call, encoder
 
     def raw(self, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None) -> Tensor:
         return self.call(self.network, x_t, timestep, cond, s)
 
+    def condition(
+        self, cond: Cond, x_0: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        if self.encoder is None:
+            return dict(cond), {}
+        return self.encoder(self.network, cond, x_0, mask)
 
-class _Around(Denoiser):
+
+class Around(Denoiser):
     """A Denoiser around another one."""
 
     def __init__(self, inner: Denoiser, path: Path | None = None, kind: Kind | None = None) -> None:
         super().__init__(path or inner.path, kind or inner.kind, inner.time_scale, inner.two_time)
         self.inner = inner
 
+    def condition(
+        self, cond: Cond, x_0: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return self.inner.condition(cond, x_0, mask)
 
-class Guided(_Around):
+
+class Guided(Around):
     """Classifier-free guidance uncond + w (cond - uncond), both halves in one doubled batch.
 
     uncond: the conditions of no condition, batch 1. w: a number, or one per sample (b,).
@@ -331,7 +354,7 @@ class Guided(_Around):
         return guide(cond_value, uncond_value, self.w)
 
 
-class Repathed(_Around):
+class Repathed(Around):
     """A Denoiser on another path: the same posterior, asked at the matching noise angle.
 
     With x_inner = c x and times matched by angle, differentiating along this path's time gives
@@ -350,50 +373,3 @@ class Repathed(_Around):
         v_there = self.inner.predict(x_there, there.to(x_t.dtype), cond, "velocity")
         on_x, on_v = (-d_c / c).to(x_t.dtype), (rate / c).to(x_t.dtype)
         return expand(on_x, x_t) * x_t + expand(on_v, x_t) * v_there
-
-
-class EDMPreconditioned(_Around):
-    """c_skip x + c_out F(c_in x, c_noise): a bare network F on the EDM path (2206.00364, table 1).
-
-    `inner` evaluates F; it is fed c_in x at network time log(sigma) / 4.
-    """
-
-    def __init__(self, inner: Denoiser, path: EDM, sigma_data: float = 0.5) -> None:
-        super().__init__(inner, path, "x_0")
-        self.time_scale, self.sigma_data = 1.0, sigma_data
-
-    def raw(self, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None) -> Tensor:
-        sigma, data = wide(timestep), self.sigma_data
-        norm = torch.sqrt(sigma**2 + data**2)
-        c_skip, c_out, c_in, c_noise = (
-            each.to(x_t.dtype)
-            for each in (data**2 / norm**2, sigma * data / norm, 1 / norm, torch.log(sigma) / 4)
-        )
-        value = self.inner.raw(expand(c_in, x_t) * x_t, c_noise, cond)
-        return expand(c_skip, x_t) * x_t + expand(c_out, x_t) * value
-
-
-class Boundary(_Around):
-    """The consistency boundary condition f(x, t_min) = x / alpha(t_min), for a network without it
-    (alpha is 1 there on rectified flow, TrigFlow and EDM, and .9996 or nearer 1 on the VPs).
-
-    f = c_skip x / alpha + (1 - c_skip) D with c_skip = d^2 / (r^2 + d^2) and
-    r = ratio(t) - ratio(t_min), ratio = sigma / alpha (2303.01469, appendix C). Not faithful in one
-    point: the paper's c_out multiplies a unit-variance network output; here D predicts x_0, so its
-    weight is 1 - c_skip, which leaves f = D far from the boundary.
-    """
-
-    def __init__(self, inner: Denoiser, sigma_data: float = 0.5) -> None:
-        super().__init__(inner, kind="x_0")
-        self.sigma_data = sigma_data
-
-    def raw(self, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None) -> Tensor:
-        t = wide(timestep) / self.time_scale
-        first = torch.full_like(t, self.path.t_min)
-        alpha, data = self.path.alpha(t), self.sigma_data
-        # alpha r, so that nothing is divided by alpha, which is 0 at pure noise.
-        scaled = self.path.sigma(t) - alpha * self.path.sigma(first) / self.path.alpha(first)
-        norm = scaled**2 + alpha**2 * data**2
-        x_0 = self.inner.predict(x_t, timestep / self.time_scale, cond, "x_0")
-        on_x, on_x_0 = (alpha * data**2 / norm).to(x_t.dtype), (scaled**2 / norm).to(x_t.dtype)
-        return expand(on_x, x_t) * x_t + expand(on_x_0, x_t) * x_0

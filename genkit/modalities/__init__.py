@@ -13,11 +13,13 @@ from genkit.data.base import Prompts, Samples
 from genkit.denoisers.diffusers import Loaded
 from genkit.modalities.base import Modality
 from genkit.modalities.classes import ClassImages, labels
+from genkit.modalities.speech import SpokenTexts
 from genkit.modalities.texts import TextImages
 
 __all__ = [
     "ClassImages",
     "Modality",
+    "SpokenTexts",
     "TextImages",
     "call_arguments",
     "labels",
@@ -28,12 +30,22 @@ __all__ = [
 KINDS: dict[tuple[str, ...], Callable[[Samples], Modality]] = {
     ("label",): ClassImages.of,
     ("caption",): TextImages.of,
+    ("caption", "frames", "speaker"): SpokenTexts.of,
+}
+# {a teacher's pipeline class: of(data, teacher)} of those that are asked by other than pictures'
+# captions.
+TEACHERS: dict[str, Callable[[Samples | Prompts, Loaded], Modality]] = {
+    "TextToSpeechPipeline": SpokenTexts.of_teacher,
 }
 
 
 def modality(data: Samples | Prompts, teacher: Loaded | None = None) -> Modality:
     """The modality of a data set, by the names of its conditions; with a teacher that takes text,
     as that teacher reads it. ValueError for conditions nothing here knows."""
+    owner = None if teacher is None else TEACHERS.get(type(teacher.pipeline).__name__)
+    if owner is not None:
+        assert teacher is not None
+        return owner(data, teacher)
     if teacher is not None and teacher.family.encode is not None:
         return TextImages.of_teacher(data, teacher)
     if isinstance(data, Prompts):
