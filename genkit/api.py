@@ -65,6 +65,8 @@ def train(
     if isinstance(samples, Prompts):
         raise ValueError(f"{data} holds prompts without pictures; a teacher is trained on samples")
     kind = modality(samples)
+    if settings.run.decoder:
+        kind = kind.decoded_by(settings.run.decoder)
     denoiser = fresh_denoiser(kind)
     built = _method(method, settings, denoiser, kind)
     return _go(Run(built, settings, kind, samples, None), record, Path(out), resume)

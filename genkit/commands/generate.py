@@ -1,11 +1,12 @@
 """Make samples with a pipeline: genkit generate PIPELINE "PROMPT" [options].
 
 For pipelines of classes the prompt is a label such as "3", or several, "3,5"; without a prompt they
-make one sample of every class.
+make one sample of every class. Pipelines of speech say the prompt, and take a speaker and a speed.
 """
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +30,10 @@ class Generate:
     """Seed of the noise."""
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1
     """Samples per prompt or label."""
+    speaker: str | None = None
+    """Of speech: the voice's name; by default the first."""
+    speed: float | None = None
+    """Of speech: 2 is twice as fast."""
     out: str = "samples"
     """The folder they are written to; files there are never written over."""
 
@@ -41,32 +46,36 @@ def run(argv: list[str]) -> int:
     if asked.steps is not None and asked.steps < 1:
         raise ValueError(f"steps is {asked.steps}; give at least 1")
     from genkit.hub import Pipeline, hide_loading_bars
-    from genkit.modalities import call_arguments
+    from genkit.modalities import call_arguments, many_argument, saved
     from genkit.rng import sample_generators
 
     hide_loading_bars()
     pipeline = Pipeline.from_pretrained(asked.pipeline)
     arguments = call_arguments(pipeline, asked.prompt)
     count = asked.n * len(next(iter(arguments.values())))
-    optional = {"num_inference_steps": asked.steps, "guidance_scale": asked.guidance}
+    optional = {
+        "num_inference_steps": asked.steps,
+        "guidance_scale": asked.guidance,
+        "speaker": asked.speaker,
+        "speed": asked.speed,
+    }
+    given = {name: value for name, value in optional.items() if value is not None}
+    _check_taken(pipeline, given)
     made = pipeline(
         **arguments,
-        **{name: value for name, value in optional.items() if value is not None},
-        num_images_per_prompt=asked.n,
+        **given,
+        **{many_argument(pipeline): asked.n},
         generator=sample_generators(asked.seed, count),
     )
-    for file in write(made.images, Path(asked.out), asked.seed):
+    for file in saved(made, Path(asked.out), asked.seed):
         print(file)
     return 0
 
 
-def write(images: list[Any], out: Path, seed: int) -> list[Path]:
-    """Write pictures as PNG files, numbered on from those that are there."""
-    out.mkdir(parents=True, exist_ok=True)
-    files, number = [], 0
-    for image in images:
-        while (file := out / f"seed{seed}-{number:04d}.png").exists():
-            number += 1
-        image.save(file)
-        files.append(file)
-    return files
+def _check_taken(pipeline: Any, given: dict[str, Any]) -> None:
+    """ValueError for what was asked of a pipeline that cannot be asked for it."""
+    taken = inspect.signature(type(pipeline).__call__).parameters
+    strange = [name for name in given if name not in taken]
+    if strange:
+        name = strange[0].removesuffix("_scale")
+        raise ValueError(f"{type(pipeline).__name__} takes no --{name}; leave it out")

@@ -78,6 +78,7 @@ def _known(name: str) -> str:
         meant = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(
             f"no data set is called {name!r}; {meant}there are: {', '.join(known)}; or give a "
-            "folder of pictures with captions, one of speech in LJSpeech's layout, a text file of prompts, or datasets:NAME"
+            "folder of pictures with captions, one of speech in LJSpeech's layout, a text file of "
+            "prompts, or datasets:NAME"
         )
     return name

@@ -36,7 +36,7 @@ def is_speech_folder(folder: Path) -> bool:
 
 
 def read_table(folder: Path) -> list[Line]:
-    """The lines of the folder's table. ValueError for one that is no line of it, with its number."""
+    """The lines of the folder's table. ValueError for one that is no line, with its number."""
     found = []
     text = (folder / TABLE).read_text(encoding="utf-8")
     for number, line in enumerate(text.splitlines(), 1):

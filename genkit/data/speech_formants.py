@@ -114,7 +114,8 @@ def _utterances(split: str, n: int) -> list[Utterance]:
 
 
 def load(split: str = "train", n: int | None = None) -> Samples:
-    """The utterances of a split: normalised log-mels (n, FRAMES, bands), frames, speakers, texts."""
+    """The utterances of a split: normalised log-mels (n, FRAMES, bands), frames, speakers,
+    texts."""
     if split not in COUNT:
         raise ValueError(f"speech-formants have no split {split!r}; choose {', '.join(COUNT)}")
     found = gather(_utterances(split, n or COUNT[split]), "speech-formants", SPEAKERS)

@@ -7,6 +7,7 @@ row of KINDS.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from genkit.data.base import Prompts, Samples
@@ -23,7 +24,9 @@ __all__ = [
     "TextImages",
     "call_arguments",
     "labels",
+    "many_argument",
     "modality",
+    "saved",
     "takes_labels",
 ]
 
@@ -60,9 +63,40 @@ def modality(data: Samples | Prompts, teacher: Loaded | None = None) -> Modality
 
 def takes_labels(pipeline: Any) -> bool:
     """Whether a pipeline is asked for classes, rather than by a text."""
+    return _takes(pipeline, "class_labels")
+
+
+def _takes(pipeline: Any, name: str) -> bool:
     import inspect
 
-    return "class_labels" in inspect.signature(type(pipeline).__call__).parameters
+    return name in inspect.signature(type(pipeline).__call__).parameters
+
+
+def many_argument(pipeline: Any) -> str:
+    """The keyword by which a pipeline is asked for several samples of one prompt."""
+    names = ("num_waveforms_per_prompt", "num_images_per_prompt")
+    return next(name for name in names if _takes(pipeline, name))
+
+
+def saved(made: Any, out: Path, seed: int) -> list[Path]:
+    """Write what a pipeline returned, sounds as WAV and pictures as PNG files, numbered on from
+    those that are there; the files."""
+    out.mkdir(parents=True, exist_ok=True)
+    if "audios" in made:
+        from genkit.audio.files import wav_bytes
+
+        parts = zip(made.audios, made.lengths, strict=True)
+        held = [wav_bytes(each[0, : int(n)], made.sample_rate) for each, n in parts]
+        return [_numbered(out, seed, ".wav", lambda f, x=x: f.write_bytes(x)) for x in held]
+    return [_numbered(out, seed, ".png", image.save) for image in made.images]
+
+
+def _numbered(out: Path, seed: int, ending: str, write: Callable[[Path], Any]) -> Path:
+    number = 0
+    while (file := out / f"seed{seed}-{number:04d}{ending}").exists():
+        number += 1
+    write(file)
+    return file
 
 
 def call_arguments(pipeline: Any, prompt: str | None) -> dict[str, Sequence[Any]]:
@@ -73,4 +107,4 @@ def call_arguments(pipeline: Any, prompt: str | None) -> dict[str, Sequence[Any]
         raise ValueError(
             f'{type(pipeline).__name__} needs a prompt: genkit generate PIPELINE "..."'
         )
-    return {"prompt": [prompt]}
+    return {"text" if _takes(pipeline, "text") else "prompt": [prompt]}

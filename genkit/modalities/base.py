@@ -100,6 +100,10 @@ class Modality(ABC):
         """Raw samples as what figures are measured on; here they are that already."""
         return latent
 
+    def decoded_by(self, folder: str) -> Modality:
+        """This modality with the decoder in `folder`; ValueError where samples need none."""
+        raise ValueError(f"{self.name} needs no decoder; leave it out")
+
     def has_reference(self) -> bool:
         """Whether there are figures of this data set."""
         from genkit.metrics.references import REFERENCES

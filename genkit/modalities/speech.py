@@ -8,7 +8,7 @@ aligned ones for real speech, predicted ones for the teacher's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +114,11 @@ class SpokenTexts(Modality):
             decoder=teacher.pipeline.vocoder,
             teacher=teacher,
         )
+
+    def decoded_by(self, folder: str) -> Modality:
+        from genkit.networks.vocoder import open_vocoder
+
+        return replace(self, decoder=open_vocoder(folder))
 
     def asked(self, n: int) -> tuple[Said, ...]:
         return tuple(self.held_out[i % len(self.held_out)] for i in range(n))

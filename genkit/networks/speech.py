@@ -177,7 +177,8 @@ class SpeechDecoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
 
 class SpeechNetwork(nn.Module):
-    """Encoder and decoder as one module that trains them together; its parts leave for a pipeline."""
+    """Encoder and decoder as one module that trains them together; its parts leave for a
+    pipeline."""
 
     def __init__(self, text_encoder: SpeechEncoder, network: SpeechDecoder) -> None:
         super().__init__()

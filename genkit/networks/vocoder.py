@@ -8,6 +8,10 @@ are in `genkit.networks.discriminators`.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path as FilePath
+from typing import Any
+
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
@@ -85,3 +89,19 @@ class Vocoder(ModelMixin, ConfigMixin):
         """Whole mels (b, frames, bands), with silence around them, as samples (b, frames hop)."""
         around = F.pad(mels, (0, 0, self.context, self.context), value=SPEECH.silence)
         return self(around)
+
+
+def open_vocoder(folder: str | FilePath) -> Vocoder:
+    """A saved vocoder; ValueError for a folder that holds none, or one for other mels."""
+    file = FilePath(folder) / "config.json"
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} holds no vocoder ({error})") from error
+    if held.get("_class_name") != "Vocoder":
+        raise ValueError(f"{folder} holds a {held.get('_class_name')}, no Vocoder")
+    made: Any = Vocoder.from_pretrained(str(folder), use_safetensors=True)
+    wanted = {name: getattr(SPEECH, name) for name in ("bands", "n_fft", "hop", "sample_rate")}
+    if any(made.config[name] != value for name, value in wanted.items()):
+        raise ValueError(f"the vocoder in {folder} was made for other mels than genkit's")
+    return made

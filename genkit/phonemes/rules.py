@@ -15,7 +15,8 @@ from typing import Any
 TEXT = """
 [a]$=AH ^[any]=EH N IY w[ar]=AO R [are]$=EH R [air]=EH R [arr]=AE R [arV]=EH R [ar]=AA R
 [augh]=AO [au]=AO [aw]=AO [ai]=EY [ay]=EY [alk]=AO K [alm]=AA M [all]=AO L [ald]=AO L D
-[alt]=AO L T ^[a]$=AH ^[a]bout=AH ^[a]CV.=AH ^.[a]ble=EY ^..[a]ble=EY [able]$=AH B AH L [age]$=IH JH C[al]$=AH L
+[alt]=AO L T ^[a]$=AH ^[a]bout=AH ^[a]CV.=AH ^.[a]ble=EY ^..[a]ble=EY
+[able]$=AH B AH L [age]$=IH JH C[al]$=AH L
 [ation]=EY SH AH N [a]ste=EY [a]nge=EY [a]CeS?$=EY [a]Ce=EY [a]Cing=EY [a]Cio=EY [a]Cy$=EY
 w[a]nC?=AA w[a]sh=AA w[a]t=AA qu[a]=AA [an]$=AH N [a]=AE
 [bb]=B m[b]$= [b]t$= [b]=B
