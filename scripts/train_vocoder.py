@@ -1,9 +1,10 @@
 """Train the small vocoder on a data set of speech: mels to samples.
 
-    python scripts/train_vocoder.py --data PATH/TO/speech-flite --out runs/vocoder --steps 20000
+    python scripts/train_vocoder.py --data PATH --out runs/vocoder --steps 20000
 
-PATH is a folder in LJSpeech's layout, which scripts/make_speech.py makes. First the multi-resolution
-STFT loss and the L1 of log-mels alone, then small discriminators with it (`--alone` of the steps).
+PATH is a folder in LJSpeech's layout, which scripts/make_speech.py makes. First the STFT loss of
+several resolutions and the L1 of log-mels alone (`--alone` of the steps), then small discriminators
+with them.
 Everything is drawn from (seed, step): a run that is stopped goes on from its last checkpoint. The
 result, `OUT/vocoder`, goes to `genkit train edm --decoder OUT/vocoder`. Held-out log-mel distance is
 printed beside Griffin-Lim's on the same mels.

@@ -30,8 +30,9 @@ Sound = Callable[[Tensor], Tensor]
 
 
 def frames_of(mels: Tensor) -> Tensor:
-    """The frames (n,) of padded mels (n, frames, bands): beyond a sound all is 0."""
-    there = (mels != 0).any(-1)
+    """The frames (n,) of padded mels (n, frames, bands), at least 1: beyond a sound all is 0, but
+    for what a solver's rounding leaves."""
+    there = (mels.abs() > 1e-6).any(-1)
     place = torch.arange(1, there.shape[1] + 1, device=mels.device)
     return (there * place).amax(1).clamp(min=1)
 

@@ -18,7 +18,7 @@ TEXT = """
 [alt]=AO L T ^[a]$=AH ^[a]bout=AH ^[a]CV.=AH ^.[a]ble=EY ^..[a]ble=EY
 [able]$=AH B AH L [age]$=IH JH C[al]$=AH L
 [ation]=EY SH AH N [a]ste=EY [a]nge=EY [a]CeS?$=EY [a]Ce=EY [a]Cing=EY [a]Cio=EY [a]Cy$=EY
-w[a]nC?=AA w[a]sh=AA w[a]t=AA qu[a]=AA [an]$=AH N [a]=AE
+[a]x=AE w[a]nC?=AA w[a]sh=AA w[a]t=AA qu[a]=AA [an]$=AH N [a]=AE
 [bb]=B m[b]$= [b]t$= [b]=B
 [cch]=CH ^[chr]=K R [ch]=CH s[c]e= s[c]i= s[c]y= [cqu]=K W [ck]=K [cc]e=K S [cc]i=K S [cc]=K
 [ci]a=SH [ci]o=SH [c]e=S [c]i=S [c]y=S [c]=K
@@ -26,8 +26,9 @@ w[a]nC?=AA w[a]sh=AA w[a]t=AA qu[a]=AA [an]$=AH N [a]=AE
 C[e]$= V[e]$= ^.[e]$=IY ^..[e]$=IY [ear]n=ER [ear]l=ER [ear]th=ER [ear]ch=ER [ear]=IH R
 [eau]=OW [ea]d$=EH [ea]dy=EH [ea]ther=EH [ea]lth=EH [ea]vy=EH [ea]=IY [eer]=IH R [ee]=IY
 [eigh]=EY [ei]=IY [ere]$=IH R [err]=EH R [er]V=EH R [er]$=ER [er]=ER [eur]=ER [eu]=UW
-[ewe]=UW [ew]=UW [ey]$=IY [ey]=EY t[ed]$=IH D d[ed]$=IH D s[es]$=IH Z x[es]$=IH Z z[es]$=IH Z
-ch[es]$=IH Z sh[es]$=IH Z c[es]$=IH Z g[es]$=IH Z C[es]$=Z [el]$=AH L [en]$=AH N [ent]$=AH N T
+[ewe]=UW [ew]=UW [ey]$=IY [ey]=EY p[ed]$=T k[ed]$=T s[ed]$=T 
+x[ed]$=T f[ed]$=T sh[ed]$=T ch[ed]$=T t[ed]$=IH D d[ed]$=IH D s[es]$=IH Z x[es]$=IH Z
+z[es]$=IH Z ch[es]$=IH Z sh[es]$=IH Z c[es]$=IH Z g[es]$=IH Z C[es]$=Z [el]$=AH L [en]$=AH N [ent]$=AH N T
 [ence]$=AH N S [e]ment=  C[e]ly= [e]CeS?$=IY ^[re]=R IY ^[be]=B IH ^[de]=D IH [e]ness= [e]ful=
 [e]less= [est]$=AH S T [e]=EH
 [ff]=F [f]=F
@@ -40,7 +41,7 @@ ch[es]$=IH Z sh[es]$=IH Z c[es]$=IH Z g[es]$=IH Z C[es]$=Z [el]$=AH L [en]$=AH N
 [ity]$=IH T IY [i]CeS?$=AY [i]Cing=AY [i]Cer$=AY [i]$=IY [i]=IH
 [j]=JH
 ^[kn]=N [k]=K
-[ll]=L C[le]$=AH L C[les]$=AH L Z C[led]$=AH L D [l]k$= [l]f$= [l]=L
+[ll]=L C[le]$=AH L C[les]$=AH L Z C[led]$=AH L D a[l]f$= a[l]ve$= o[l]k$= [l]=L
 [mm]=M [mn]$=M [m]=M
 [nn]=N [nger]$=NG ER [ng]$=NG [ngl]=NG G L [ng]=NG G [nk]=NG K [nc]t=NG K [n]x=NG [n]=N
 [oar]=AO R [oa]=OW [oe]$=OW [oi]=OY [oy]=OY [ook]=UH K [ood]$=UH D [oor]=AO R [oo]=UW

@@ -16,7 +16,9 @@ def test_sentences_and_words_are_held_out():
     assert not set(train) & set(validation) and not set(train) & set(test)
     known = {word for text in train for word in words(text)}
     assert not known & HELD_OUT
-    assert all({w.removesuffix("s") for w in words(t)} & (HELD_OUT | {"thieve"}) or set(words(t)) & HELD_OUT for t in test)  # fmt: skip
+    assert all(
+        any(w in HELD_OUT or w[:-1] in HELD_OUT or w == "thieves" for w in words(t)) for t in test
+    )
     assert sentences("train", 10) == train[:10] and sentences("train", 10, 1) != train[:10]
     assert {w for t in train for w in words(t)} <= set(vocabulary())
     assert min(len(words(text)) for text in train) == 1
@@ -35,7 +37,7 @@ def test_the_formant_voice_is_its_seed_and_varies():
 
 
 def test_formant_speech_is_padded_with_zeros():
-    data = speech_formants.load("validation", n=4)
+    data = speech_formants.load("validation", n=6)
     assert data.x_0.shape == (4, 256, 80) and data.classes == ("low", "high")
     for mel, frames in zip(data.x_0, data.cond["frames"], strict=True):
         assert (mel[:frames] != 0).any(1).all() and not mel[frames:].any()

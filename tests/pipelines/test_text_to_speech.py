@@ -1,4 +1,4 @@
-"""TextToSpeechPipeline: exact lengths, batch equals singles, stream equals whole, saved equals open.
+"""TextToSpeechPipeline: exact lengths, batch equals singles, stream equals whole, saved is open.
 
 Its networks are random and tiny: nothing of how it sounds is tested here.
 """

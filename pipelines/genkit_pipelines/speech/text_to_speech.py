@@ -121,7 +121,7 @@ class TextToSpeechPipeline(TrainedPipeline):
         for parts in pieces:
             rows = slice(place, place + len(parts))
             place += len(parts)
-            wanted = log_durations[rows].double().exp() * (tokens[rows] > 0) / speed
+            wanted = (log_durations[rows].exp() * (tokens[rows] > 0)).double() / speed
             # One line over all pieces, so that rounding adds up over the whole text.
             line, total = wanted.reshape(1, -1), None
             if seconds is not None:
@@ -253,6 +253,8 @@ class TextToSpeechPipeline(TrainedPipeline):
         texts = self._check(text, speed, audio_end_in_s, num_waveforms_per_prompt, output_type)
         who = self._speaker_numbers(speaker, texts)
         texts = [each for each in texts for _ in range(num_waveforms_per_prompt)]
+        if isinstance(generator, Sequence) and len(generator) != len(texts):
+            raise ValueError(f"{len(generator)} generators for {len(texts)} waveforms; one or each")
         who = [each for each in who for _ in range(num_waveforms_per_prompt)]
         plans = self._plans(texts, who, speed, audio_end_in_s)
         padded = self._latents(plans, latents, padded_frames)
