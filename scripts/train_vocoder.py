@@ -4,10 +4,9 @@
 
 PATH is a folder in LJSpeech's layout, which scripts/make_speech.py makes. First the STFT loss of
 several resolutions and the L1 of log-mels alone (`--alone` of the steps), then small discriminators
-with them.
-Everything is drawn from (seed, step): a run that is stopped goes on from its last checkpoint. The
-result, `OUT/vocoder`, goes to `genkit train edm --decoder OUT/vocoder`. Held-out log-mel distance is
-printed beside Griffin-Lim's on the same mels.
+with them. Everything is drawn from (seed, step): a stopped run goes on from its last checkpoint.
+The result, `OUT/vocoder`, goes to `genkit train edm --decoder OUT/vocoder`. Held-out log-mel
+distance is printed beside Griffin-Lim's on the same mels.
 """
 
 from __future__ import annotations
@@ -149,7 +148,7 @@ def train(asked: argparse.Namespace) -> Vocoder:
             optimizers[1].step()
         if (step + 1) % asked.every == 0 or step + 1 == asked.steps:
             save(file, vocoder, judges, optimizers, step + 1)
-            told = {name: round(float(value), 4) for name, value in losses.items()}
+            told = {name: round(value.item(), 4) for name, value in losses.items()}
             told |= {"step": step + 1, "seconds": round(time.monotonic() - begun, 1)}
             if held_out:
                 told["held_out"] = round(distance(vocoder, held_out), 4)

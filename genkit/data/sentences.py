@@ -8,6 +8,7 @@ sentence a word that was never trained on.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -52,7 +53,7 @@ HELD_OUT = set(
 )
 
 
-def _one(rng: np.random.RandomState, words: tuple[str, ...] | list[str]) -> str:
+def _one(rng: np.random.RandomState, words: Sequence[str]) -> str:
     return words[rng.randint(len(words))]
 
 

@@ -41,7 +41,7 @@ def cepstra(mel: Tensor) -> np.ndarray:
     """(frames, COEFFICIENTS) of a normalised log-mel (frames, bands)."""
     from scipy.fft import dct
 
-    whole = dct(SPEECH.restore(mel.double()).numpy(), type=2, norm="ortho", axis=-1)
+    whole: Any = dct(SPEECH.restore(mel.double()).numpy(), type=2, norm="ortho", axis=-1)
     return whole[:, 1 : COEFFICIENTS + 1]
 
 
@@ -64,9 +64,10 @@ def warped_mean(cost: np.ndarray) -> float:
 
 
 def distortion(made: np.ndarray, real: np.ndarray) -> float:
-    """Mel-cepstral distortion in decibels between cepstra (n, c) and (m, c)."""
-    far = np.sqrt(2 * ((made[:, None] - real[None]) ** 2).sum(-1))
-    return 10 / math.log(10) * warped_mean(far)
+    """Mel-cepstral distortion in decibels between cepstra (n, c) and (m, c): the root mean square
+    difference of band levels that these coefficients make."""
+    far = np.sqrt(((made[:, None] - real[None]) ** 2).sum(-1) / SPEECH.bands)
+    return 20 / math.log(10) * warped_mean(far)
 
 
 def variance_ratio(made: np.ndarray, real: np.ndarray) -> float:
@@ -154,9 +155,8 @@ class SpeechFigures:
             made, real = cepstra(mel[: int(k)]), self.real[tuple(said)]
             off = abs(len(made) - len(real)) / len(real)
             rows.append((distortion(made, real), variance_ratio(made, real), off))
-        figures = dict(
-            zip(("mcd", "gv_ratio", "length_error"), np.mean(rows, axis=0).tolist(), strict=True)
-        )
+        names = ("mcd", "gv_ratio", "length_error")
+        figures: dict[str, float] = dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))
         if importlib.util.find_spec("pocketsphinx") is not None:
             figures["word_error"] = self._word_error(samples, asked)
         return figures

@@ -62,7 +62,7 @@ def _word(word: str, dictionary: bool) -> list[str]:
             return found[0]
     plain = word.replace("'", "")
     if not re.search("[aeiouy]", plain):
-        return " ".join(LETTERS[letter] for letter in plain).split()  # tv, html
+        return [sound for letter in plain for sound in LETTERS[letter].split()]  # tv, html
     if word.endswith("'s"):
         stem = spell(word[:-2])
         hard = stem[-1] in ("P", "T", "K", "F", "TH")

@@ -26,10 +26,11 @@ TEXT = """
 C[e]$= V[e]$= ^.[e]$=IY ^..[e]$=IY [ear]n=ER [ear]l=ER [ear]th=ER [ear]ch=ER [ear]=IH R
 [eau]=OW [ea]d$=EH [ea]dy=EH [ea]ther=EH [ea]lth=EH [ea]vy=EH [ea]=IY [eer]=IH R [ee]=IY
 [eigh]=EY [ei]=IY [ere]$=IH R [err]=EH R [er]V=EH R [er]$=ER [er]=ER [eur]=ER [eu]=UW
-[ewe]=UW [ew]=UW [ey]$=IY [ey]=EY p[ed]$=T k[ed]$=T s[ed]$=T 
+[ewe]=UW [ew]=UW [ey]$=IY [ey]=EY p[ed]$=T k[ed]$=T s[ed]$=T
 x[ed]$=T f[ed]$=T sh[ed]$=T ch[ed]$=T t[ed]$=IH D d[ed]$=IH D s[es]$=IH Z x[es]$=IH Z
-z[es]$=IH Z ch[es]$=IH Z sh[es]$=IH Z c[es]$=IH Z g[es]$=IH Z C[es]$=Z [el]$=AH L [en]$=AH N [ent]$=AH N T
-[ence]$=AH N S [e]ment=  C[e]ly= [e]CeS?$=IY ^[re]=R IY ^[be]=B IH ^[de]=D IH [e]ness= [e]ful=
+z[es]$=IH Z ch[es]$=IH Z sh[es]$=IH Z c[es]$=IH Z g[es]$=IH Z C[es]$=Z [el]$=AH L [en]$=AH N
+[ent]$=AH N T [ence]$=AH N S [e]ment=  C[e]ly=
+[e]CeS?$=IY ^[re]=R IY ^[be]=B IH ^[de]=D IH [e]ness= [e]ful=
 [e]less= [est]$=AH S T [e]=EH
 [ff]=F [f]=F
 ^[gh]=G [gg]=G ^[gn]=N [gn]$=N [gu]e=G [gu]i=G [ght]=T [gh]= ^[ge]t=G EH ^[gi]r=G IH ^[gi]v=G IH

@@ -180,6 +180,14 @@ class TextToSpeechPipeline(TrainedPipeline):
                 found |= dict(zip(rows, mels, strict=True))
             yield found
 
+    def _sounds(self, mels: list[list[Tensor]], seconds: float | None) -> tuple[Tensor, Tensor]:
+        """(samples (n, 1, longest), their numbers (n,)) of texts' mels."""
+        sounds = [torch.cat(list(windows(self.vocoder, each))) for each in mels]
+        if seconds is not None:
+            sounds = [each[: round(seconds * self.sample_rate)] for each in sounds]
+        made, lengths = _stacked([each[:, None] for each in sounds])
+        return made.transpose(1, 2), lengths
+
     def _check(
         self, text: Any, speed: float, seconds: float | None, many: int, output_type: str
     ) -> list[str]:
@@ -268,22 +276,15 @@ class TextToSpeechPipeline(TrainedPipeline):
         for found in self._rounds(plans, padded, latents, run):
             for i, mel in found.items():
                 mels[i].append(mel)
-        alignment = [_alignment(plan) for plan in plans]
         if output_type == "latent":
-            joined = [torch.cat(each) for each in mels]
-            made = _stacked(joined, padded or 0)
-            lengths = torch.tensor([len(each) for each in joined])
+            made, lengths = _stacked([torch.cat(each) for each in mels], padded or 0)
         else:
-            sounds = [torch.cat(list(windows(self.vocoder, each))) for each in mels]
-            if audio_end_in_s is not None:
-                sounds = [each[: round(audio_end_in_s * self.sample_rate)] for each in sounds]
-            made = _stacked([each[:, None] for each in sounds]).transpose(1, 2)
-            lengths = torch.tensor([len(each) for each in sounds])
+            made, lengths = self._sounds(mels, audio_end_in_s)
         self.maybe_free_model_hooks()
         audios: Any = made.cpu().numpy() if output_type == "np" else made
         if not return_dict:
             return (audios,)
-        return AudioOutput(audios, self.sample_rate, lengths, alignment)
+        return AudioOutput(audios, self.sample_rate, lengths, [_alignment(plan) for plan in plans])
 
     @torch.no_grad()
     def stream(
@@ -342,10 +343,11 @@ def _longest(pieces: list[Piece]) -> int:
     return max(len(piece.means) for piece in pieces)
 
 
-def _stacked(parts: list[Tensor], least: int = 0) -> Tensor:
-    """Parts (n, c) of different n in one tensor, with zeros behind them."""
-    longest = max(least, *(len(each) for each in parts)) if parts else least
-    return torch.stack([F.pad(each, (0, 0, 0, longest - len(each))) for each in parts])
+def _stacked(parts: list[Tensor], least: int = 0) -> tuple[Tensor, Tensor]:
+    """(parts (n, c) of different n in one tensor, with zeros behind them; their n)."""
+    longest = max(least, *(len(each) for each in parts))
+    padded = [F.pad(each, (0, 0, 0, longest - len(each))) for each in parts]
+    return torch.stack(padded), torch.tensor([len(each) for each in parts])
 
 
 def _alignment(pieces: list[Piece]) -> list[Span]:
