@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from genkit.data.base import Samples
 from genkit.metrics.suite import Reference
 
 COEFFICIENTS = 13
+WORD_WEIGHT = 1.0  # of a word's probability beside its sound's
 RECOGNISED = 100  # sentences whose words are recognised: half a second of a core each
 Said = tuple[str, int]
 Sound = Callable[[Tensor], Tensor]
@@ -93,18 +96,26 @@ class MelFeatures:
 
 
 class WordLoop:
-    """pocketsphinx listening for any sequence of `words`; ValueError without the package."""
+    """pocketsphinx listening for any sequence of `words`, all equally likely; ValueError without
+    the package.
+
+    The loop is a unigram model: as a grammar, a loop of 400 words took minutes for a sentence.
+    """
 
     def __init__(self, words: Sequence[str]) -> None:
         try:
             from pocketsphinx import Decoder
         except ImportError as error:
             raise ValueError("word errors need pocketsphinx: pip install pocketsphinx") from error
-        self.decoder: Any = Decoder(lm=None, loglevel="FATAL")
-        known = [word for word in words if self.decoder.lookup_word(word) is not None]
-        grammar = f"#JSGF V1.0; grammar g; public <s> = ({' | '.join(known)})+ ;"
-        self.decoder.add_jsgf_string("loop", grammar)
-        self.decoder.activate_search("loop")
+        dictionary = Decoder(lm=None, loglevel="FATAL")
+        known = [word for word in words if dictionary.lookup_word(word) is not None]
+        share = -math.log10(len(known) + 1)
+        lines = [f"{share:.6f} {word}" for word in ("</s>", *known)]
+        head = f"\\data\\\nngram 1={len(lines) + 1}\n\n\\1-grams:\n-99 <s>\n"
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "loop.lm"
+            file.write_text(head + "\n".join(lines) + "\n\n\\end\\\n")
+            self.decoder: Any = Decoder(lm=str(file), loglevel="FATAL", lw=WORD_WEIGHT)
 
     def hear(self, audio: Tensor) -> list[str]:
         """The words of samples (n,) at 16 kHz."""
