@@ -166,5 +166,5 @@ def _by_order(teacher: Any, steps: int, order: int) -> Any:
 
     who = as_denoiser(teacher).denoiser
     sampler = Sampler(steps, order=order)
-    scheduler = make_scheduler(sampler, who.path, who.kind, who.time_scale)
+    scheduler = make_scheduler(sampler, who.path, who.kind, who.time_scale, who.sigma_data)
     return rebuilt(teacher, who.network, scheduler)

@@ -41,13 +41,16 @@ if TYPE_CHECKING:
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
-def make_scheduler(sampler: Sampler, path: Path, kind: Kind, time_scale: float) -> Any:
+def make_scheduler(
+    sampler: Sampler, path: Path, kind: Kind, time_scale: float, sigma_data: float | None = None
+) -> Any:
     """The diffusers scheduler that runs `sampler` on `path` for a network that predicts `kind`.
 
     A stock one where its config can hold the grid and it takes the same steps; else ours.
+    sigma_data: `Denoiser.sigma_data`, of a network with EDM's preconditioning.
     """
     stock = _stock_scheduler(sampler, path, kind, time_scale)
-    if stock is not None:
+    if stock is not None and sigma_data is None:
         return stock
     config: dict[str, Any] = {
         "path": path.config(),
@@ -57,6 +60,7 @@ def make_scheduler(sampler: Sampler, path: Path, kind: Kind, time_scale: float) 
         "times": None if sampler.times is None else list(sampler.times),
         "network_times": None if sampler.network_times is None else list(sampler.network_times),
         "start_scale": float(sampler.start_scale),
+        "sigma_data": sigma_data,
     }
     if sampler.stochastic:
         if sampler.order != 1:
@@ -73,7 +77,7 @@ def make_scheduler(sampler: Sampler, path: Path, kind: Kind, time_scale: float) 
 
 def _stock_scheduler(sampler: Sampler, path: Path, kind: Kind, time_scale: float) -> Any | None:
     """FlowMapEuler for a rectified flow, DDIM for a discrete VP, None for what neither can hold."""
-    if sampler.stochastic and sampler.steps > 1:
+    if sampler.stochastic and sampler.steps > 1 or path.dimensions is not None:
         return None
     if sampler.order > 1 or sampler.start_scale != 1 or sampler.network_times is not None:
         return None

@@ -56,6 +56,14 @@ class Sampler:
         return path.grid(self.steps)
 
 
+def one_level(path: Path, ratio: float) -> Sampler:
+    """One evaluation at the noise level sigma / alpha = `ratio`, of noise with exactly its sigma:
+    where score identity methods start (SiD, arXiv 2404.04057, sec. 4)."""
+    t = path.t_of_ratio(torch.tensor(ratio, dtype=torch.float64))
+    scale = path.sigma(t) / path.start_scale(t)
+    return Sampler(steps=1, times=(float(t),), start_scale=float(scale))
+
+
 def step_arguments(scheduler: Any, generator: Generators) -> dict[str, Any]:
     """What this scheduler's `step` takes beyond output, timestep and sample."""
     taken = inspect.signature(scheduler.step).parameters

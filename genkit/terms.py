@@ -189,31 +189,68 @@ def score_identity(
 
 @dataclass(frozen=True)
 class Divergence:
-    """D_f(q | p) = E_p[f(q / p)] of teacher q and student p; `weight` is h(r) = r^2 f''(r).
+    """D_f(q | p) = E_p[f(q / p)] of teacher q and student p; `weight` is h(r) = r^2 f''(r), and
+    `d_weight` its derivative.
 
     Its gradient in the student's samples is -E_p[h(r) (s_q - s_p) dx] (f-distill, arXiv 2502.15681,
-    theorem 1), so h is what `distribution_matching` takes as its weight.
+    theorem 1), so h is what `distribution_matching` takes as its weight; its decay along the noise
+    is E_p[h(r) |s_q - s_p|^2], the integrand of `expanded_divergence`.
     """
 
     f: Callable[[Tensor], Tensor]
     weight: Callable[[Tensor], Tensor]
+    d_weight: Callable[[Tensor], Tensor]
 
 
 # arXiv 2502.15681, table 1, with r = q / p; Pearson's is not in the authors' code.
 DIVERGENCES: dict[str, Divergence] = {
-    "reverse_kl": Divergence(lambda r: -torch.log(r), torch.ones_like),
-    "forward_kl": Divergence(lambda r: r * torch.log(r), lambda r: r),
+    "reverse_kl": Divergence(lambda r: -torch.log(r), torch.ones_like, torch.zeros_like),
+    "forward_kl": Divergence(lambda r: r * torch.log(r), lambda r: r, torch.ones_like),
     "js": Divergence(
-        lambda r: r * torch.log(r) - (r + 1) * torch.log((r + 1) / 2), lambda r: r / (1 + r)
+        lambda r: r * torch.log(r) - (r + 1) * torch.log((r + 1) / 2),
+        lambda r: r / (1 + r),
+        lambda r: 1 / (1 + r) ** 2,
     ),
     "softened_rkl": Divergence(
-        lambda r: (r + 1) * torch.log((r + 1) / (2 * r)), lambda r: 1 / (1 + r)
+        lambda r: (r + 1) * torch.log((r + 1) / (2 * r)),
+        lambda r: 1 / (1 + r),
+        lambda r: -1 / (1 + r) ** 2,
     ),
-    "jeffreys": Divergence(lambda r: (r - 1) * torch.log(r), lambda r: 1 + r),
-    "hellinger": Divergence(lambda r: 1 - torch.sqrt(r), lambda r: torch.sqrt(r) / 4),
-    "neyman": Divergence(lambda r: (1 - r) ** 2 / r, lambda r: 2 / r),
-    "pearson": Divergence(lambda r: (r - 1) ** 2, lambda r: 2 * r**2),
+    "jeffreys": Divergence(lambda r: (r - 1) * torch.log(r), lambda r: 1 + r, torch.ones_like),
+    "hellinger": Divergence(
+        lambda r: 1 - torch.sqrt(r), lambda r: torch.sqrt(r) / 4, lambda r: 1 / (8 * torch.sqrt(r))
+    ),
+    "neyman": Divergence(lambda r: (1 - r) ** 2 / r, lambda r: 2 / r, lambda r: -2 / r**2),
+    "pearson": Divergence(lambda r: (r - 1) ** 2, lambda r: 2 * r**2, lambda r: 4 * r),
 }
+
+
+def expanded_divergence(
+    x_0: Tensor,
+    teacher_x_0: Tensor,
+    fake_x_0: Tensor,
+    ratio: Tensor,
+    divergence: Divergence,
+    mask: Tensor | None = None,
+    over: Literal["sample", "batch"] = "sample",
+) -> Tensor:
+    """A loss per sample whose gradient is that of E_p[h(r) |Delta|^2] / normaliser, with
+    Delta = D_teacher - D_fake: Uni-Instruct's (arXiv 2505.20755).
+
+    (h - r h') |Delta|^2 + 2 h Delta (D_fake - x_0): the gradient of the first weight is the DI
+    term, that of |Delta|^2 the Fisher term, that of the rest, h included, the SIM term. All three
+    predictions and the ratio r = teacher / student (b,) must carry their gradient in x_t, and the
+    networks none in their weights. The normaliser is as in `distribution_matching`. For reverse KL
+    it is twice `score_identity` at alpha = 0.5.
+    """
+    delta = teacher_x_0 - fake_x_0
+    normaliser = mean((x_0 - teacher_x_0).detach().abs(), mask)
+    if over == "batch":
+        normaliser = normaliser.mean().expand_as(normaliser)
+    h = divergence.weight(ratio)
+    moved = (h - ratio * divergence.d_weight(ratio)) * mean(delta**2, mask)
+    kept = 2 * h * mean(delta * (fake_x_0 - x_0), mask)
+    return (moved + kept) / normaliser.clamp(min=1e-5)
 
 
 def adversarial_student(fake_logits: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ PACKAGES = {
 # A row holds for the module it names and all below it, unless a longer row fits. Every module may
 # import what its own row covers, and `genkit.__version__`. A module without a row fails: add one.
 CORE = {"genkit.rng", "genkit.paths", "genkit.times", "genkit.sampling", "genkit.guidance"}
-MATH = CORE | {"genkit.denoisers.base", "genkit.terms"}
+MATH = CORE | {"genkit.denoisers.base", "genkit.denoisers.preconditioned", "genkit.terms"}
 PARTS = {"genkit.schedulers", "genkit.acceleration", "genkit.search", "genkit.networks"}
 GLUE = (
     MATH
@@ -45,6 +45,7 @@ ARROWS: dict[str, set[str]] = {
     "genkit.sampling": CORE,
     "genkit.guidance": CORE,
     "genkit.denoisers.base": CORE,
+    "genkit.denoisers.preconditioned": CORE | {"genkit.denoisers.base"},
     "genkit.denoisers": MATH,
     # A teacher's folder is opened as any pipeline is; so hub imports no adapter.
     "genkit.denoisers.diffusers": MATH | {"genkit.denoisers", "genkit.hub"},
@@ -74,6 +75,8 @@ ARROWS: dict[str, set[str]] = {
     "genkit.runs": GLUE | {"genkit.contenders", "genkit.evaluation"},
     "genkit.contenders": GLUE,
     "genkit.evaluation": GLUE | {"genkit.contenders"},
+    "genkit.combination": GLUE
+    | {"genkit.runs", "genkit.contenders", "genkit.evaluation", "genkit.api"},
     "genkit.api": GLUE | {"genkit.runs", "genkit.evaluation", "genkit.acceleration"},
     "genkit.benchmarks": GLUE
     | {"genkit.runs", "genkit.evaluation", "genkit.api", "genkit_kernels"},

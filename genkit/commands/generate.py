@@ -7,6 +7,7 @@ make one sample of every class. Pipelines of speech say the prompt, and take a s
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +31,8 @@ class Generate:
     """Seed of the noise."""
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1
     """Samples per prompt or label."""
+    style: tuple[float, ...] = ()
+    """The style of a merged pipeline: its number, or between commas a weight for each."""
     speaker: str | None = None
     """Of speech: the voice's name; by default the first."""
     speed: float | None = None
@@ -53,12 +56,16 @@ def run(argv: list[str]) -> int:
     pipeline = Pipeline.from_pretrained(asked.pipeline)
     arguments = call_arguments(pipeline, asked.prompt)
     count = asked.n * len(next(iter(arguments.values())))
-    optional = {
+    optional: dict[str, Any] = {
         "num_inference_steps": asked.steps,
         "guidance_scale": asked.guidance,
         "speaker": asked.speaker,
         "speed": asked.speed,
     }
+    if asked.style:
+        if "style" not in inspect.signature(type(pipeline).__call__).parameters:
+            raise ValueError(f"{type(pipeline).__name__} has no styles; leave --style out")
+        optional["style"] = chosen(asked.style)
     given = {name: value for name, value in optional.items() if value is not None}
     _check_taken(pipeline, given)
     made = pipeline(
@@ -79,3 +86,14 @@ def _check_taken(pipeline: Any, given: dict[str, Any]) -> None:
     if strange:
         name = strange[0].removesuffix("_scale")
         raise ValueError(f"{type(pipeline).__name__} takes no --{name}; leave it out")
+
+
+def chosen(style: Sequence[float]) -> int | tuple[float, ...]:
+    """A style by its number, or weights."""
+    if len(style) > 1:
+        return tuple(style)
+    if not float(style[0]).is_integer():
+        raise ValueError(
+            f"style {style[0]:g} is no number of a style; give one, or several weights"
+        )
+    return int(style[0])

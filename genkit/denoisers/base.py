@@ -1,10 +1,9 @@
 """Denoiser: a network on a Path, asked for any prediction kind.
 
-Teacher, student and fake score are all Denoisers; guidance, preconditioning and change of path are
-Denoisers around Denoisers (preconditioning in `genkit.denoisers.preconditioning`), and the network
-inside knows none of it. A Denoiser never sets no_grad, train or eval by itself: score identity
-methods need gradients through frozen networks. Guidance: arXiv 2207.12598. Change of path:
-genkit.paths.
+Teacher, student and fake score are all Denoisers; guidance, preconditioning (`preconditioned`) and
+change of path are Denoisers around Denoisers, and the network inside knows none of it. A Denoiser
+never sets no_grad, train or eval by itself: score identity methods need gradients through frozen
+networks. Guidance: arXiv 2207.12598. Change of path: genkit.paths.
 """
 
 from __future__ import annotations
@@ -32,9 +31,11 @@ class Denoiser(nn.Module):
 
     path: the probability path. kind: the kind `raw` returns. time_scale: network time = t times it.
     two_time: the network takes a second time s, and its raw output is the mean velocity from t to s
-    (at s = t, its velocity), or what stands for it in another kind.
+    (at s = t, its velocity), or what stands for it in another kind. sigma_data: where the sampling
+    loop evaluates a bare network, whose preconditioning the scheduler then applies; else None.
     """
 
+    sigma_data: float | None = None
     path: Path
     kind: Kind
 
@@ -207,8 +208,13 @@ class Denoiser(nn.Module):
     def evaluate(
         self, x: Tensor, timestep: Tensor, cond: Cond, following: Tensor | None = None
     ) -> Tensor:
-        """`raw` as the sampling loop asks for it: a two-time network is told the next level too."""
+        """`raw` as the sampling loop asks for it: a two-time network is told the next level too,
+        and a preconditioned one is given what its scheduler made of x and time."""
         return self.raw(x, timestep, cond, following)
+
+    def answered(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """The x_0 that an output of `evaluate` means at x and path time t."""
+        return self.path.convert(output, x, t, self.kind, "x_0")
 
     def sample(
         self,
@@ -217,16 +223,17 @@ class Denoiser(nn.Module):
         scheduler: Any,
         steps: int | None = None,
         generator: Generators = None,
+        callback: Callable[[int, Tensor, Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Samples of `scheduler` from unit noise (b, ...)."""
+        """Samples of `scheduler` from unit noise (b, ...), `sampling.sample` with this network."""
+
         told, _ = self.condition(cond)
+
+        def evaluate(x: Tensor, t: Tensor, *s: Tensor) -> Tensor:
+            return self.evaluate(x, t, told, *s)
+
         return sample(
-            lambda x, t, *s: self.evaluate(x, t, told, *s),
-            scheduler,
-            noise,
-            steps,
-            generator,
-            two_time=self.two_time,
+            evaluate, scheduler, noise, steps, generator, None, callback, two_time=self.two_time
         )
 
     def simulate(
@@ -257,7 +264,7 @@ class Denoiser(nn.Module):
         now, *then = network_times(scheduler, stop, x, self.two_time)
         scaled = scheduler.scale_model_input(x, scheduler.timesteps[stop])
         value = self.evaluate(scaled, now, cond, *then)
-        return self.path.convert(value, x, t, self.kind, "x_0")
+        return self.answered(value, x, t)
 
 
 class _Reached(Exception):
@@ -312,13 +319,15 @@ class NetworkDenoiser(Denoiser):
     def condition(
         self, cond: Cond, x_0: Tensor | None = None, mask: Tensor | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        if self.encoder is None:
-            return dict(cond), {}
-        return self.encoder(self.network, cond, x_0, mask)
+        return (
+            (dict(cond), {})
+            if self.encoder is None
+            else self.encoder(self.network, cond, x_0, mask)
+        )
 
 
 class Around(Denoiser):
-    """A Denoiser around another one."""
+    """A Denoiser around another one, the base of such."""
 
     def __init__(self, inner: Denoiser, path: Path | None = None, kind: Kind | None = None) -> None:
         super().__init__(path or inner.path, kind or inner.kind, inner.time_scale, inner.two_time)
@@ -338,18 +347,31 @@ class Guided(Around):
 
     def __init__(self, inner: Denoiser, w: float | Tensor, uncond: Cond) -> None:
         super().__init__(inner)
-        self.w, self.uncond = w, dict(uncond)
+        self.w, self.uncond, self.sigma_data = w, dict(uncond), inner.sigma_data
 
     @property
     def unguided(self) -> Denoiser:
         return self.inner
 
     def raw(self, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None) -> Tensor:
+        return self._guided(self.inner.raw, x_t, timestep, cond, s)
+
+    def evaluate(
+        self, x: Tensor, timestep: Tensor, cond: Cond, following: Tensor | None = None
+    ) -> Tensor:
+        """As the denoiser within is evaluated."""
+        return self._guided(self.inner.evaluate, x, timestep, cond, following)
+
+    def answered(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """As the denoiser within reads it."""
+        return self.inner.answered(output, x, t)
+
+    def _guided(
+        self, call: Call, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None
+    ) -> Tensor:
         doubled = both(cond, self.uncond, x_t.shape[0])
         twice = None if s is None else torch.cat([s, s])
-        value = self.inner.raw(
-            torch.cat([x_t, x_t]), torch.cat([timestep, timestep]), doubled, twice
-        )
+        value = call(torch.cat([x_t, x_t]), torch.cat([timestep, timestep]), doubled, twice)
         uncond_value, cond_value = value.chunk(2)
         return guide(cond_value, uncond_value, self.w)
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genkit.denoisers.preconditioning import preconditioned
+from genkit.denoisers.preconditioned import preconditioned
 from genkit.guidance import Cond
 
 
@@ -127,6 +127,9 @@ ENCODERS: dict[str, Callable[..., tuple[dict[str, Tensor], dict[str, Tensor]]]] 
     "SpeechNetwork": _own_encoder,
 }
 
+# genkit's networks around others, which are called as those are.
+AROUND = ("RoutedNetwork", "StyledNetwork")
+
 # {class: {config key: the values a call serves}}; any other value asks for inputs no call gives.
 SERVED: dict[str, dict[str, Collection[Any]]] = {
     "UNet2DModel": {"time_embedding_type": ("positional",), "class_embed_type": (None,)},
@@ -147,6 +150,8 @@ def network_call(network: torch.nn.Module) -> Callable[..., Tensor]:
     """The call of a network's class; ValueError for a class no call is written for, and for a
     config that asks for other inputs."""
     name = type(network).__name__
+    if name in AROUND:
+        return network_call(network.inner)  # type: ignore[arg-type]
     if name not in CALLS:
         raise ValueError(
             f"no call is known for {name}; known: {', '.join(CALLS)}. Give yours, as "

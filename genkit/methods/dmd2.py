@@ -134,11 +134,9 @@ class Method(base.Method):
     def _head(self, given: Mapping[str, nn.Module]) -> nn.Module:
         network = given[self.config.critic]
         names = self.config.features or middle_block(network)
-        cond = self.uncond or {}
-        t = torch.full((1,), self.path.t_max)
         assert isinstance(network, Denoiser)
         with torch.no_grad():
-            _, features = network.trace(torch.zeros(1, *self.latent), t, cond, "x_0", names)
+            _, features = network.trace(*self.blank(network), "x_0", names)
         return FeatureHead({name: each.shape[-1] for name, each in features.items()})
 
     def turns(self, moment: Moment) -> list[tuple[str, ...]]:

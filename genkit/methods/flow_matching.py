@@ -1,7 +1,8 @@
 """Flow matching: trains a teacher from data by regressing the velocity of a probability path.
 
 Lipman et al. 2022 (arXiv 2210.02747, eq. 9), Liu et al. 2022 (arXiv 2209.03003, eq. 1). Faithful;
-any path can be used, and a share of the conditions is dropped so that guidance is possible.
+any path can be used, a share of the conditions is dropped so that guidance is possible, and noise
+may be PFGM++'s (Xu et al. 2023, arXiv 2302.04265), for which the loss and the ODE are the same.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from genkit import guidance, terms
+from genkit.denoisers.base import Denoiser, NetworkDenoiser
 from genkit.methods import base
 from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, warmed
+from genkit.paths import RectifiedFlow
 from genkit.rng import Rng
 from genkit.sampling import Sampler
 from genkit.times import TIMES
@@ -70,6 +73,15 @@ class Method(base.Method):
         """Share of samples trained without their condition, for guidance."""
         steps: int = 50
         """Evaluations the delivered pipeline takes by default."""
+        dimensions: float | None = None
+        """D of PFGM++'s heavy-tailed noise; by default it is Gaussian, as for D without end."""
+
+    @classmethod
+    def fresh(cls, config: Config, bare: NetworkDenoiser) -> Denoiser:
+        if config.dimensions is None:
+            return bare
+        flow = RectifiedFlow(config.dimensions)
+        return NetworkDenoiser(bare.network, bare.call, flow, bare.kind, bare.time_scale)
 
     def nets(self) -> dict[str, Role]:
         average = {"export": Ema(warmed(self.config.ema))}

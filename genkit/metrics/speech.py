@@ -26,7 +26,7 @@ from genkit.data.base import Samples
 from genkit.metrics.suite import Reference
 
 COEFFICIENTS = 13
-WORD_WEIGHT = 1.0  # of a word's probability beside its sound's
+WORD_WEIGHT = 3.0  # of a word's probability beside its sound's
 RECOGNISED = 100  # sentences whose words are recognised: half a second of a core each
 Said = tuple[str, int]
 Sound = Callable[[Tensor], Tensor]

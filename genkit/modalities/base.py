@@ -100,6 +100,10 @@ class Modality(ABC):
         """Raw samples as what figures are measured on; here they are that already."""
         return latent
 
+    def decode_for_loss(self, latent: Tensor) -> Tensor:
+        """As `decode`, with gradient, wherever `latent` is."""
+        return latent
+
     def decoded_by(self, folder: str) -> Modality:
         """This modality with the decoder in `folder`; ValueError where samples need none."""
         raise ValueError(f"{self.name} needs no decoder; leave it out")

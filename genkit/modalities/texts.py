@@ -16,7 +16,7 @@ from torch import Tensor
 
 from genkit.data.base import Gathered, Prompts, Samples
 from genkit.denoisers.diffusers import Loaded
-from genkit.latents import decoded, encoded
+from genkit.latents import decoded, decoded_with_gradient, encoded
 from genkit.modalities.base import Modality, square
 from genkit.modalities.sheet import write_sheet
 
@@ -147,6 +147,12 @@ class TextImages(Modality):
 
     def decode(self, latent: Tensor) -> Tensor:
         return self._in_parts(decoded, latent)
+
+    def decode_for_loss(self, latent: Tensor) -> Tensor:
+        if self._vae is None:
+            return latent
+        vae = self._vae.requires_grad_(False).to(latent.device)
+        return decoded_with_gradient(vae, latent)
 
     def _in_parts(self, code: Callable[[Any, Tensor], Tensor], x: Tensor) -> Tensor:
         """x through the VAE, some at a time; x itself, not a copy, without one."""

@@ -27,7 +27,7 @@ class ConsistencyScheduler(PathGrid, SchedulerMixin, ConfigMixin):
     path: `Path.config()`. prediction_type: the kind the network returns. time_scale: network time
     = t times it. steps: the trained number. times: noise levels of a fixed grid, None for one
     uniform on the path's clock. network_times: what the network is told instead, in the same unit.
-    start_scale: factor on the starting noise.
+    start_scale: factor on the starting noise. sigma_data: see `PathGrid`.
     """
 
     stochastic = True
@@ -42,6 +42,7 @@ class ConsistencyScheduler(PathGrid, SchedulerMixin, ConfigMixin):
         times: Sequence[float] | None = None,
         network_times: Sequence[float] | None = None,
         start_scale: float = 1.0,
+        sigma_data: float | None = None,
     ) -> None:
         self.prepare()
 
@@ -72,6 +73,6 @@ class ConsistencyScheduler(PathGrid, SchedulerMixin, ConfigMixin):
             noise = randn_tensor(
                 sample.shape, generator=generator, device=sample.device, dtype=sample.dtype
             )
-            x = self._alpha[i + 1] * x_0 + self._sigma[i + 1] * noise
+            x = self._alpha[i + 1] * x_0 + self._sigma[i + 1] * self.path.prior(noise)
         x, x_0 = x.to(sample.dtype), x_0.to(sample.dtype)
         return SchedulerOutput(prev_sample=x) if return_dict else (x, x_0)

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from genkit import hub
 from genkit.guidance import guide
+from genkit.networks.styled import mixed
 from genkit.sampling import Evaluate, Generators, sample
+from genkit.schedulers.grid import PathGrid
 
 OUTPUTS = ("pil", "np", "pt", "latent")
 AfterStep = Callable[..., dict[str, Tensor]]
@@ -123,6 +125,17 @@ class TrainedPipeline(DiffusionPipeline):
                 two_time=bool(whole.network.config.get("two_time", False)),
             )
 
+    def styled(self, style: int | Sequence[float] | None) -> dict[str, Tensor]:
+        """What the network is given of a style; ValueError for one that was not trained."""
+        if style is None:
+            return {}
+        whole: Any = self
+        styles = whole.network.config.get("styles")
+        if styles is None:
+            raise ValueError("this pipeline has no styles; leave style out")
+        weights = mixed(style, styles).to(self._execution_device, whole.network.dtype)
+        return {"style": weights}
+
     def trained_steps(self, steps: int | None) -> int:
         """The number of steps asked for, or the trained one; ValueError for fewer than one."""
         if steps is None:
@@ -147,8 +160,8 @@ class TrainedPipeline(DiffusionPipeline):
         device: torch.device,
         dtype: torch.dtype,
     ) -> Tensor:
-        """Unit noise of `shape`, or `latents` where given; ValueError for a wrong shape or number
-        of generators."""
+        """Unit noise of `shape`, of the prior that the scheduler's path has, or `latents` where
+        given; ValueError for a wrong shape or number of generators."""
         shape = tuple(shape)
         if isinstance(generator, Sequence) and len(generator) != shape[0]:
             raise ValueError(
@@ -159,7 +172,10 @@ class TrainedPipeline(DiffusionPipeline):
                 raise ValueError(f"latents have shape {tuple(latents.shape)}; {shape} is needed")
             return latents.to(device, dtype)
         many = list(generator) if isinstance(generator, Sequence) else generator
-        return randn_tensor(shape, generator=many, device=device, dtype=dtype)
+        noise = randn_tensor(shape, generator=many, device=device, dtype=dtype)
+        # Stock schedulers have no path of ours, and Gaussian noise.
+        ours = isinstance(self.scheduler, PathGrid)
+        return self.scheduler.path.prior(noise) if ours else noise
 
 
 def tensor_inputs(callback: AfterStep | None, named: Sequence[str]) -> Sequence[str]:

@@ -9,7 +9,7 @@ from torch import nn
 
 from genkit.denoisers.analytic import Gaussian, Mixture
 from genkit.denoisers.base import Guided, NetworkDenoiser, Repathed
-from genkit.denoisers.preconditioning import Boundary, EDMPreconditioned
+from genkit.denoisers.preconditioned import Boundary, EDMPreconditioned
 from genkit.paths import EDM, KINDS, VP, DiscreteVP, RectifiedFlow, TrigFlow
 
 every_pair = pytest.mark.parametrize(

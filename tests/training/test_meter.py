@@ -96,7 +96,7 @@ def test_pairs_on_the_disk_cost_what_they_cost_whoever_made_them(tmp_path):
         with counted(asked) as cost:
 
             def make(eps, cond, generators):
-                return asked.predict(eps, torch.ones(len(eps)), cond, "x_0").detach()
+                return {"x_0": asked.predict(eps, torch.ones(len(eps)), cond, "x_0").detach()}
 
             cond = {"label": torch.arange(10)}
             return cached_pairs(
