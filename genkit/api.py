@@ -33,7 +33,6 @@ from genkit.lora import adapted
 from genkit.methods.base import Method, begin_student
 from genkit.modalities import Modality, modality
 from genkit.networks.size import parameters, parsed, resized
-from genkit.paths import RectifiedFlow
 from genkit.runs import REPORT, Run, Teacher, say
 from genkit.settings import RunConfig, Settings
 from genkit.training.checkpoints import Checkpoints
@@ -78,6 +77,8 @@ def prepare_teacher(data: str, method: str, **config: Any) -> tuple[Run, dict[st
     if isinstance(samples, Prompts):
         raise ValueError(f"{data} holds prompts without pictures; a teacher is trained on samples")
     kind = modality(samples)
+    if settings.run.decoder:
+        kind = kind.decoded_by(settings.run.decoder)
     denoiser = fresh_denoiser(kind, catalogue.method_class(method), settings.method)
     built = _method(method, settings, denoiser, kind)
     return Run(built, settings, kind, samples, None), record
@@ -371,9 +372,9 @@ def _other_parts(loaded: Loaded) -> dict[str, str]:
 
 
 def fresh_denoiser(kind: Modality, method: type[Method], config: Any) -> Any:
-    """An untrained network of this data as the method makes a Denoiser of it: on rectified flow,
-    network time 0..1000, unless it says otherwise."""
+    """An untrained network of this data as the method makes a Denoiser of it, on the path that its
+    modality names unless it says otherwise."""
     network = kind.network()
     quicken_training(network)
-    bare = network_denoiser(network, RectifiedFlow(), kind.kind, 1000.0)
+    bare = network_denoiser(network, kind.path, kind.kind, kind.time_scale)
     return method.fresh(config, bare)

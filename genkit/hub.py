@@ -247,9 +247,19 @@ def load(folder: FilePath, opener: Callable[..., Any], **kwargs: Any) -> Any:
             raise ValueError(
                 f"{folder / name} lacks {len(missing)} of its weights, {missing[0]} among them"
             )
+        align(component)
     if "_genkit" in index:
         pipeline.register_to_config(_genkit=index["_genkit"])
     return pipeline
+
+
+def align(module: nn.Module) -> None:
+    """Move weights that lie where a file was mapped, at any byte, to memory as torch allocates it:
+    a matrix product rounds by where its operands begin, and what was saved would not be what is
+    opened, bit for bit."""
+    for each in (*module.parameters(), *module.buffers()):
+        if each.device.type == "cpu" and each.data_ptr() % 64:
+            each.data = each.data.clone()
 
 
 def hide_loading_bars() -> None:

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from genkit import hub
 from genkit.acceleration.precision import autocast
-from genkit.contenders import Contender, cache_folder
+from genkit.contenders import Contender
 from genkit.data.base import Prompts, Samples
+from genkit.data.cache import cache_folder
 from genkit.data.pairs import cached_pairs, pairs_key
 from genkit.data.streams import Stream, TensorStream
 from genkit.denoisers.base import Denoiser, Guided
-from genkit.denoisers.diffusers import Loaded, find_network
+from genkit.denoisers.diffusers import Loaded
 from genkit.evaluation import figures, short_name, table
 from genkit.lora import has_adapters, merged, save_adapter
 from genkit.methods.base import Method, Stage
@@ -145,10 +146,12 @@ class Run:
     def guided_teacher(self) -> Denoiser:
         """The teacher with the guidance the method bakes into its student."""
         assert self.teacher is not None, "a run without a teacher has no teacher samples"
-        w = self.method.stages()[0].guidance
-        return self.teacher.denoiser if w == 1 else Guided(
-            self.teacher.denoiser, w, self.modality.uncond
-        )  # fmt: skip
+        w, uncond = self.method.stages()[0].guidance, self.modality.uncond
+        if w == 1:
+            return self.teacher.denoiser
+        if uncond is None:
+            raise ValueError(f"guidance is {w}, but {self.modality.name} has no uncond; give 1")
+        return Guided(self.teacher.denoiser, w, uncond)
 
     def streams(self) -> dict[str, Stream]:
         """The streams the method needs, but for its pairs, which stages make."""
@@ -189,18 +192,20 @@ class Run:
             with autocast(next(teacher.parameters()).device, precision):
                 return who.paths(teacher, noise, cond, generators, parts.get("points", 0))
 
+        cond = self.modality.training_cond(count)
         with counted(teacher) as cost:
             pairs = cached_pairs(
                 (self.cache or cache_folder()) / "pairs",
                 key,
                 make,
-                self.modality.training_cond(count),
+                cond,
                 self.modality.latent,
                 seed,
                 shard=SHARD,
                 progress=progress,
                 prior=teacher.path.prior,
                 evaluations=lambda: cost.evaluations,
+                mask=self.modality.mask(cond),
             )
         self.meter.made[f"{parts.get('purpose', 'pairs')} {number}"] = pairs.cost
         if "points" not in parts:
@@ -333,7 +338,7 @@ class Run:
         pipeline = hub.Pipeline.from_pretrained(out / "pipeline")
         found = self.evaluate(pipeline)
         if found is not None:
-            self.save(find_network(pipeline), out, self.card(found))
+            hub.save_pipeline(pipeline, out / "pipeline", self.facts(), self.card(found))
             write_text(out / "metrics.json", json.dumps(found, indent=1) + "\n")
             print(table(found))
         write_report(out)

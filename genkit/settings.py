@@ -25,6 +25,9 @@ class RunConfig:
     size: int = 32
     """Pixels of a side, to which pictures of your own are brought for a teacher; students take
     their teacher's."""
+    decoder: str = ""
+    """A folder with a trained decoder of samples (of speech, a vocoder), with which a teacher's
+    pipeline is to leave; its students keep it."""
     lora: int | None = None
     """Train low-rank adapters of this rank, left as an adapter file and merged; by default the
     whole network is trained."""

@@ -50,13 +50,16 @@ ARROWS: dict[str, set[str]] = {
     # A teacher's folder is opened as any pipeline is; so hub imports no adapter.
     "genkit.denoisers.diffusers": MATH | {"genkit.denoisers", "genkit.hub"},
     "genkit.terms": CORE | {"genkit.denoisers.base"},
-    "genkit.networks": MATH | {"genkit_kernels"},
+    "genkit.networks": MATH | {"genkit_kernels", "genkit.audio"},
     "genkit.schedulers": MATH,
     "genkit.search": MATH | {"genkit.schedulers"},
     "genkit.acceleration": MATH | {"genkit.networks", "genkit_kernels"},
     "genkit.methods": MATH | {"genkit.networks"},
-    "genkit.data": CORE,
-    "genkit.metrics": CORE | {"genkit.data"},
+    # Sound and text as tensors: no network, so anything may read them.
+    "genkit.audio": set(),
+    "genkit.phonemes": set(),
+    "genkit.data": CORE | {"genkit.audio", "genkit.phonemes"},
+    "genkit.metrics": CORE | {"genkit.data", "genkit.audio"},
     "genkit.training": MATH | {"genkit.methods", "genkit.data", "genkit.metrics"},
     "genkit.cards": set(),
     "genkit.folders": set(),
@@ -67,7 +70,8 @@ ARROWS: dict[str, set[str]] = {
     "genkit.settings": {"genkit.methods", "genkit.sampling", "genkit.training", "genkit.catalogue"},
     "genkit.modalities": MATH
     | PARTS
-    | {"genkit.data", "genkit.denoisers", "genkit.latents", "genkit.metrics", "genkit_pipelines"},
+    | {"genkit.data", "genkit.denoisers", "genkit.latents", "genkit.metrics", "genkit_pipelines"}
+    | {"genkit.audio", "genkit.phonemes"},
     "genkit.runs": GLUE | {"genkit.contenders", "genkit.evaluation"},
     "genkit.contenders": GLUE,
     "genkit.evaluation": GLUE | {"genkit.contenders"},
@@ -85,7 +89,8 @@ ARROWS: dict[str, set[str]] = {
     "genkit_kernels": set(),
     "genkit_pipelines": MATH
     | PARTS
-    | {"genkit.denoisers", "genkit.hub", "genkit.latents", "genkit_kernels"},
+    | {"genkit.denoisers", "genkit.hub", "genkit.latents", "genkit_kernels"}
+    | {"genkit.audio", "genkit.phonemes"},
     "genkit_apps": {"genkit", "genkit_pipelines"},
 }
 # Packages of others that only some rows may import, again with imports inside functions counted.

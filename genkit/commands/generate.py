@@ -2,6 +2,7 @@
 
 For pipelines of classes the prompt is a label such as "3", or several, "3,5"; without a prompt they
 make one sample of every class. For worlds it is a string of actions, a letter a frame: "rrruu..ll".
+Pipelines of speech say the prompt, and take a speaker and a speed.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ class Generate:
     """Samples per prompt or label."""
     style: tuple[float, ...] = ()
     """The style of a merged pipeline: its number, or between commas a weight for each."""
+    speaker: str | None = None
+    """Of speech: the voice's name; by default the first."""
+    speed: float | None = None
+    """Of speech: 2 is twice as fast."""
     out: str = "samples"
     """The folder they are written to; files there are never written over."""
 
@@ -46,7 +51,7 @@ def run(argv: list[str]) -> int:
     if asked.steps is not None and asked.steps < 1:
         raise ValueError(f"steps is {asked.steps}; give at least 1")
     from genkit.hub import Pipeline, hide_loading_bars
-    from genkit.modalities import call_arguments, takes_actions
+    from genkit.modalities import call_arguments, many_argument, saved, takes_actions
     from genkit.modalities.film import NEEDED, has_encoder
     from genkit.rng import sample_generators
 
@@ -57,22 +62,35 @@ def run(argv: list[str]) -> int:
     optional: dict[str, Any] = {
         "num_inference_steps": asked.steps,
         "guidance_scale": asked.guidance,
+        "speaker": asked.speaker,
+        "speed": asked.speed,
     }
     if asked.style:
         if "style" not in inspect.signature(type(pipeline).__call__).parameters:
             raise ValueError(f"{type(pipeline).__name__} has no styles; leave --style out")
         optional["style"] = chosen(asked.style)
+    given = {name: value for name, value in optional.items() if value is not None}
+    _check_taken(pipeline, given)
     made = pipeline(
         **arguments,
-        **{name: value for name, value in optional.items() if value is not None},
-        num_images_per_prompt=asked.n,
+        **given,
+        **{many_argument(pipeline): asked.n},
         generator=sample_generators(asked.seed, count),
     )
     if takes_actions(pipeline) and not has_encoder():
         print(f"genkit: strips of frames are written; {NEEDED}", file=sys.stderr)
-    for file in write(made, Path(asked.out), asked.seed):
+    for file in saved(made, Path(asked.out), asked.seed):
         print(file)
     return 0
+
+
+def _check_taken(pipeline: Any, given: dict[str, Any]) -> None:
+    """ValueError for what was asked of a pipeline that cannot be asked for it."""
+    taken = inspect.signature(type(pipeline).__call__).parameters
+    strange = [name for name in given if name not in taken]
+    if strange:
+        name = strange[0].removesuffix("_scale")
+        raise ValueError(f"{type(pipeline).__name__} takes no --{name}; leave it out")
 
 
 def chosen(style: Sequence[float]) -> int | tuple[float, ...]:
@@ -84,18 +102,3 @@ def chosen(style: Sequence[float]) -> int | tuple[float, ...]:
             f"style {style[0]:g} is no number of a style; give one, or several weights"
         )
     return int(style[0])
-
-
-def write(made: Any, out: Path, seed: int) -> list[Path]:
-    """Write what was made as files, numbered on from those that are there."""
-    from genkit.modalities import write_made
-
-    out.mkdir(parents=True, exist_ok=True)
-
-    def free(stem: Path, suffix: str) -> Path:
-        number = 0
-        while (place := stem.with_name(f"{stem.name}-{number:04d}")).with_suffix(suffix).exists():
-            number += 1
-        return place
-
-    return write_made(made, out / f"seed{seed}", free)

@@ -42,9 +42,11 @@ def cached_pairs(
     shard: int = 2048,
     progress: Callable[[range, str], Any] = lambda shards, what: shards,
     evaluations: Callable[[], int] = lambda: 0,
+    mask: Any | None = None,
     prior: Callable[[Tensor], Tensor] = lambda gaussian: gaussian,
 ) -> TensorStream:
-    """The stream of pairs {"eps", "x_0", "cond", ...} of `key`, one for each row of `cond`.
+    """The stream of pairs {"eps", "x_0", "cond", ...} of `key`, one for each row of `cond`, and
+    "mask" where one is given.
 
     Pair i has the noise of sample i of `seed`, whatever the shard, as `prior` (`Path.prior`) of the
     teacher's path makes it of Gaussian noise. Only missing shards are made.
@@ -72,7 +74,8 @@ def cached_pairs(
         parts.append(part[0])
         cost += part[1]
     tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return TensorStream({**tensors, "cond": dict(cond)}, cost)
+    masked = {} if mask is None else {"mask": mask}
+    return TensorStream({**tensors, "cond": dict(cond), **masked}, cost)
 
 
 def _write(file: Path, tensors: dict[str, Tensor], cost: Cost) -> None:

@@ -23,6 +23,7 @@ from genkit.sampling import Generators, Sampler, network_times, sample
 Backend = Literal["func", "difference", "kernel"]
 AnyKind = Kind | Literal["mean_velocity"]
 Call = Callable[..., Tensor]
+Encoder = Callable[..., tuple[dict[str, Tensor], dict[str, Tensor]]]
 
 
 class Denoiser(nn.Module):
@@ -37,8 +38,6 @@ class Denoiser(nn.Module):
     """
 
     sigma_data: float | None = None
-    kind: Kind
-
     path: Path
     kind: Kind
     levels: int = 1
@@ -210,6 +209,15 @@ class Denoiser(nn.Module):
         x_0 = self.path.convert(value, x_t, t, self.kind, "x_0")
         return self.path.convert(value, x_t, t, self.kind, "eps") - x_0
 
+    def condition(
+        self, cond: Cond, x_0: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """(what the network is conditioned on, {name: auxiliary loss per sample (b,)}) of a batch's
+        own conditions, by the condition encoder that trains with the network; where there is none,
+        the conditions themselves, and no losses. x_0, mask: the data they belong to, in training;
+        without it there are no losses."""
+        return dict(cond), {}
+
     def evaluate(
         self, x: Tensor, timestep: Tensor, cond: Cond, following: Tensor | None = None
     ) -> Tensor:
@@ -232,8 +240,10 @@ class Denoiser(nn.Module):
     ) -> Tensor:
         """Samples of `scheduler` from unit noise (b, ...), `sampling.sample` with this network."""
 
+        told, _ = self.condition(cond)
+
         def evaluate(x: Tensor, t: Tensor, *s: Tensor) -> Tensor:
-            return self.evaluate(x, t, cond, *s)
+            return self.evaluate(x, t, told, *s)
 
         return sample(
             evaluate, scheduler, noise, steps, generator, None, callback, two_time=self.two_time
@@ -300,7 +310,8 @@ def _central_difference(
 
 
 class NetworkDenoiser(Denoiser):
-    """Any network as a Denoiser; `call(network, x, timestep, cond, s)` knows its signature."""
+    """Any network as a Denoiser; `call(network, x, timestep, cond, s)` knows its signature, and
+    `encoder(network, cond, x_0, mask)` its condition encoder's, where it has one."""
 
     def __init__(
         self,
@@ -310,12 +321,22 @@ class NetworkDenoiser(Denoiser):
         kind: Kind,
         time_scale: float = 1.0,
         two_time: bool = False,
+        encoder: Encoder | None = None,
     ) -> None:
         super().__init__(path, kind, time_scale, two_time)
-        self.network, self.call = network, call
+        self.network, self.call, self.encoder = network, call, encoder
 
     def raw(self, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None) -> Tensor:
         return self.call(self.network, x_t, timestep, cond, s)
+
+    def condition(
+        self, cond: Cond, x_0: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return (
+            (dict(cond), {})
+            if self.encoder is None
+            else self.encoder(self.network, cond, x_0, mask)
+        )
 
 
 class Around(Denoiser):
@@ -327,6 +348,11 @@ class Around(Denoiser):
 
     def given(self, x_0: Tensor, cond: Cond, eps: Tensor) -> Cond:
         return self.inner.given(x_0, cond, eps)
+
+    def condition(
+        self, cond: Cond, x_0: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return self.inner.condition(cond, x_0, mask)
 
 
 class Guided(Around):
@@ -364,24 +390,3 @@ class Guided(Around):
         value = call(torch.cat([x_t, x_t]), torch.cat([timestep, timestep]), doubled, twice)
         uncond_value, cond_value = value.chunk(2)
         return guide(cond_value, uncond_value, self.w)
-
-
-class Repathed(Around):
-    """A Denoiser on another path: the same posterior, asked at the matching noise angle.
-
-    With x_inner = c x and times matched by angle, differentiating along this path's time gives
-    v = ((dt_inner/dt) v_inner - (dc/dt) x) / c: no quotient by sigma, so it is exact at both ends
-    and safe under jvp (for TrigFlow around rectified flow it is rCM's wrapper, arXiv 2510.08431).
-    """
-
-    def __init__(self, inner: Denoiser, path: Path) -> None:
-        super().__init__(inner, path, "velocity")
-        self.time_scale = 1.0
-
-    def raw(self, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None) -> Tensor:
-        c, there = self.path.repath(timestep, self.inner.path)
-        d_c, rate = self.path.repath_rates(timestep, self.inner.path)
-        x_there = x_t * expand(c.to(x_t.dtype), x_t)
-        v_there = self.inner.predict(x_there, there.to(x_t.dtype), cond, "velocity")
-        on_x, on_v = (-d_c / c).to(x_t.dtype), (rate / c).to(x_t.dtype)
-        return expand(on_x, x_t) * x_t + expand(on_v, x_t) * v_there

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genkit.denoisers.preconditioned import preconditioned
 from genkit.guidance import Cond
 
 
@@ -28,6 +29,27 @@ def prompted(
 ) -> Tensor:
     """genkit's PromptedNetwork: a text encoder and its network in one."""
     return network(x_t, timestep, cond["tokens"])
+
+
+def speech(
+    network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
+) -> Tensor:
+    """genkit's SpeechDecoder with its EDM preconditioning: x_0 at sigma = timestep, 0 where a
+    sample has no frames."""
+    mask, config = cond["mask"], network.config
+
+    def bare(x: Tensor, level: Tensor) -> Tensor:
+        return network(x, level, cond["means"], cond["voice"], mask)
+
+    x_0 = preconditioned(bare, x_t, timestep, config["sigma_data"], config["sigma_min"])
+    return x_0 * mask[..., None].to(x_0.dtype)
+
+
+def speech_training(
+    network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
+) -> Tensor:
+    """genkit's SpeechNetwork, whose encoder has read the conditions already."""
+    return speech(network.network, x_t, timestep, cond)
 
 
 def unet(
@@ -117,11 +139,25 @@ CALLS: dict[str, Callable[..., Tensor]] = {
     "MLPDenoiser": class_conditional,
     "PromptedNetwork": prompted,
     "CausalVideoTransformer": causal_frames,
+    "SpeechDecoder": speech,
+    "SpeechNetwork": speech_training,
     "UNet2DModel": unet,
     "UNet2DConditionModel": text_unet,
     "PixArtTransformer2DModel": pixart,
     "TextTransformer": pixart,
     "SD3Transformer2DModel": stable_diffusion_3,
+}
+
+
+def _own_encoder(
+    network: Any, cond: Cond, x_0: Tensor | None, mask: Tensor | None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    return network.condition(cond, x_0, mask)
+
+
+# Networks with a condition encoder that trains with them and has losses of its own.
+ENCODERS: dict[str, Callable[..., tuple[dict[str, Tensor], dict[str, Tensor]]]] = {
+    "SpeechNetwork": _own_encoder,
 }
 
 # genkit's networks around others, which are called as those are.

@@ -167,6 +167,18 @@ def _stable_diffusion_3(pipeline: Any, prompts: list[str]) -> dict[str, Tensor]:
     return {"encoder_hidden_states": text, "pooled_projections": pooled}
 
 
+# ---- Speech -----------------------------------------------------------------------------------
+
+
+def _mels(pipeline: Any) -> tuple[int, ...]:
+    config = pipeline.network.config
+    return (config["sample_size"], config["in_channels"])
+
+
+def _spoken(cond: Cond, uncond: Cond | None) -> dict[str, Any]:
+    raise ValueError("TextToSpeechPipeline is called with texts; it takes no encoded conditions")
+
+
 _DDPM = Family("unet", _latent("unet"), None, _unconditional, "discrete_vp", unit_start=True)
 
 PIPELINES: dict[str, Family] = {
@@ -178,6 +190,7 @@ PIPELINES: dict[str, Family] = {
         _named({"encoder_hidden_states": "prompt_embeds"}),
     ),
     "InteractiveVideoPipeline": Family("network", _frames, None, _actions),
+    "TextToSpeechPipeline": Family("network", _mels, None, _spoken, "edm"),
     "DDPMPipeline": _DDPM,
     "DDIMPipeline": _DDPM,
     "StableDiffusionPipeline": Family(

@@ -1,11 +1,12 @@
-"""Preconditioning: EDM's, and the boundary condition of a consistency function.
+"""Preconditioning around networks: EDM's, and the boundary condition of consistency functions.
 
-Karras et al. 2022 (arXiv 2206.00364, table 1): a Denoiser around a network that sees and gives unit
-variance. Song et al. 2023 (arXiv 2303.01469, eq. 5 and appendix C).
+EDM: Karras et al. 2022 (arXiv 2206.00364, table 1), for networks that see and give unit variance.
+Boundary condition: Song et al. 2023 (arXiv 2303.01469, eq. 5 and appendix C).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -52,6 +53,27 @@ class EDMPreconditioned(Around):
         assert self.sigma_data is not None
         c_skip, c_out, _ = (c.to(x.dtype) for c in edm_weights(wide(t), self.sigma_data))
         return expand(c_skip, x) * x + expand(c_out, x) * output
+
+
+def preconditioned(
+    evaluate: Callable[[Tensor, Tensor], Tensor],
+    x_t: Tensor,
+    sigma: Tensor,
+    sigma_data: float = 0.5,
+    sigma_min: float = 0.0,
+) -> Tensor:
+    """c_skip x + c_out F(c_in x, c_noise) of a network F = evaluate(c_in x, log(sigma) / 4), for a
+    call that does it itself: one whose x_0 must be 0 outside a mask.
+
+    sigma_min: the level at which the result is x itself, 0 in EDM; with CoMoSpeech's own form
+    (arXiv 2305.06908, eq. 7) a teacher holds the consistency condition already.
+    """
+    level, data = wide(sigma), sigma_data
+    above, norm = level - sigma_min, torch.sqrt(level**2 + data**2)
+    c_skip, c_out = data**2 / (above**2 + data**2), above * data / norm
+    c_skip, c_out, c_in = (c.to(x_t.dtype) for c in (c_skip, c_out, 1 / norm))
+    value = evaluate(expand(c_in, x_t) * x_t, edm_time(level).to(x_t.dtype))
+    return expand(c_skip, x_t) * x_t + expand(c_out, x_t) * value
 
 
 class Boundary(Around):

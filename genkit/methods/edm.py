@@ -85,6 +85,8 @@ class Method(base.Method):
                 f"sigma_min is {config.sigma_min} and sigma_max {config.sigma_max}; give positive "
                 "numbers, the first the smaller"
             )
+        if isinstance(bare.path, EDM):
+            return bare  # its data's own path, and its call preconditions by itself
         path = EDM(config.sigma_min, config.sigma_max, dimensions=config.dimensions)
         return EDMPreconditioned(bare, path, config.sigma_data)
 

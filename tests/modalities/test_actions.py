@@ -7,7 +7,7 @@ from PIL import Image
 from genkit.data import load, world
 from genkit.metrics.clips import ClipFeatures, ClipFigures, endurance, gradient_kurtosis
 from genkit.metrics.frechet import frechet_distance
-from genkit.modalities import ActionClips, film, modality, write_made
+from genkit.modalities import ActionClips, film, modality, saved
 from genkit.modalities.actions import long_actions
 from genkit_pipelines.video.interactive import VideoPipelineOutput
 
@@ -57,7 +57,7 @@ def test_without_an_encoder_a_clip_is_a_strip(tmp_path, monkeypatch):
     file = film.write_clip(frames, tmp_path / "clip")
     assert file.suffix == ".png" and Image.open(file).size == (192, 64)
     out = VideoPipelineOutput(frames=[frames, frames])
-    written = write_made(out, tmp_path / "x", lambda stem, end: stem)
+    written = saved(out, tmp_path, 0)
     assert all(each.suffix == ".png" for each in written) and len(written) == 2
 
 
