@@ -32,6 +32,7 @@ class Method(dmd2.Method):
     family = "joint"
     paper = "arXiv 2510.08431"
     needs = ("data",)
+    framewise = False
     presets = {}
 
     @dataclass
