@@ -24,8 +24,8 @@ from genkit import catalogue, hub
 from genkit.acceleration.training_attention import quicken_training
 from genkit.data import open_data
 from genkit.data.base import Prompts
-from genkit.denoisers.base import Denoiser, NetworkDenoiser
-from genkit.denoisers.calls import ENCODERS, network_call
+from genkit.denoisers.base import Denoiser
+from genkit.denoisers.causal import network_denoiser
 from genkit.denoisers.diffusers import Loaded, as_denoiser, load_denoiser
 from genkit.evaluation import evaluate
 from genkit.latents import vae_scale
@@ -133,10 +133,13 @@ def prepare(
     others, named = _further(method, loaded, teachers)
     for each in (who.denoiser, *others):
         quicken_training(each)
+    _check_levels(method, who.denoiser)
     built = _method(method, settings, who.denoiser, kind)
     built.teachers = 1 + len(others)
     # What cannot leave as a pipeline is said before it is trained.
-    kind.pipeline(who.denoiser.network, built.scheduler)
+    change = built.nets()["student"].change
+    leaving = who.denoiser if change is None else change(who.denoiser)
+    kind.pipeline(leaving.network, built.scheduler)
     record = {
         "command": "train-distill",
         "method": method,
@@ -166,6 +169,21 @@ def _further(
     hashes = [hub.weights_hash(denoiser) for denoiser, _ in found]
     names = [name for _, name in found]
     return [each for each, _ in found], {"teachers": names, "teachers_weights": hashes}
+
+
+def _check_levels(method: str, teacher: Denoiser) -> None:
+    """ValueError where a method would give all frames of a sequence one noise level."""
+    if teacher.levels == 1 or catalogue.method(method).facts.get("framewise"):
+        return
+    able = [
+        name
+        for name, entry in catalogue.methods().items()
+        if entry.facts.get("framewise") and entry.facts["has_teacher"]
+    ]
+    raise ValueError(
+        f"{method} gives a sample one noise level, and this teacher's frames each have their own; "
+        f"choose one of {', '.join(able)}"
+    )
 
 
 def _begin(method: Method, student: Any, teacher: Loaded, settings: RunConfig) -> dict[str, str]:
@@ -358,8 +376,5 @@ def fresh_denoiser(kind: Modality, method: type[Method], config: Any) -> Any:
     modality names unless it says otherwise."""
     network = kind.network()
     quicken_training(network)
-    encoder = ENCODERS.get(type(network).__name__)
-    bare = NetworkDenoiser(
-        network, network_call(network), kind.path, kind.kind, kind.time_scale, encoder=encoder
-    )
+    bare = network_denoiser(network, kind.path, kind.kind, kind.time_scale)
     return method.fresh(config, bare)

@@ -22,19 +22,9 @@ if TYPE_CHECKING:
     from genkit.metrics import Reference
 
 # Columns of the table and figures compared between seeds, where the data set's rows hold them.
-SHOWN = (
-    "follows",
-    "word_error",
-    "mcd",
-    "gv_ratio",
-    "fd",
-    "sw",
-    "mmd",
-    "recall",
-    "precision",
-    "seconds_per_sample",
-)
-SPREAD = ("follows", "word_error", "mcd", "gv_ratio", "fd", "sw", "mmd", "kid", "recall")
+OWN = ("follows", "obeys", "kurtosis", "word_error", "mcd", "gv_ratio")
+SHOWN = (*OWN, "fd", "sw", "mmd", "recall", "precision", "seconds_per_sample")
+SPREAD = (*OWN, "fd", "sw", "mmd", "kid", "recall")
 
 
 def evaluate(
@@ -113,6 +103,7 @@ def figures(
             {"pipeline": who.label, "steps": who.steps, "seed": seed}
             | measure(x, asked, reference)
             | {"seconds_per_sample": seconds, "guidance": who.guidance}
+            | (modality.lasting(who.pipeline, who.steps, seed) if seed == seeds[0] else {})
         )
     comparisons = [
         _compared(mine, other, seed, drawn, reference, bootstraps)

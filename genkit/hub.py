@@ -69,15 +69,18 @@ def make_scheduler(
             )
         from genkit.schedulers.consistency import ConsistencyScheduler
 
-        return ConsistencyScheduler(**config)
+        return ConsistencyScheduler(**config, eta=float(sampler.eta))
     from genkit.schedulers.flow import FlowScheduler
 
     return FlowScheduler(**config, solver_order=sampler.order)
 
 
 def _stock_scheduler(sampler: Sampler, path: Path, kind: Kind, time_scale: float) -> Any | None:
-    """FlowMapEuler for a rectified flow, DDIM for a discrete VP, None for what neither can hold."""
-    if sampler.stochastic and sampler.steps > 1 or path.dimensions is not None:
+    """FlowMapEuler for a rectified flow, DDIM or TCD for a discrete VP; None for others."""
+    from genkit.sampling import TCD_ETA
+
+    strategic = sampler.stochastic and sampler.eta == TCD_ETA
+    if sampler.stochastic and sampler.steps > 1 and not strategic or path.dimensions is not None:
         return None
     if sampler.order > 1 or sampler.start_scale != 1 or sampler.network_times is not None:
         return None
@@ -85,7 +88,7 @@ def _stock_scheduler(sampler: Sampler, path: Path, kind: Kind, time_scale: float
         shift = _shift(sampler)
         return None if shift is None else _flow_map_euler(shift)
     if path.name == "discrete_vp" and time_scale == 1 and sampler.times is None:
-        return _ddim(sampler.steps, path, kind)
+        return _discrete(sampler.steps, path, kind, strategic)
     return None
 
 
@@ -112,11 +115,12 @@ def _flow_map_euler(shift: float) -> Any:
     return FlowMapEulerDiscreteScheduler(num_train_timesteps=1000, shift=round(shift, 9))
 
 
-def _ddim(steps: int, path: Path, kind: Kind) -> Any | None:
-    """DDIM on its trailing grid, ending at x_0.
+def _discrete(steps: int, path: Path, kind: Kind, strategic: bool) -> Any | None:
+    """DDIM on its trailing grid, ending at x_0, or TCD on the same grid, ending at index 0.
 
-    It steps by N // steps, which leaves the grid unless steps divides N. With zero terminal SNR it
-    divides an eps-prediction by 0; from the other kinds its first x_0 lacks our path's 2^-12 of x.
+    They step by N // steps, which leaves the grid unless steps divides N. With zero terminal SNR
+    they divide an eps-prediction by 0; from the other kinds the first x_0 lacks our path's 2^-12 of
+    x.
     """
     names: dict[str, Any] = {"eps": "epsilon", "x_0": "sample", "v_prediction": "v_prediction"}
     betas = path.config()
@@ -124,6 +128,17 @@ def _ddim(steps: int, path: Path, kind: Kind) -> Any | None:
     lost = betas["rescale_betas_zero_snr"] and kind == "eps"
     if kind not in names or lost or betas["num_train_timesteps"] % steps:
         return None
+    if strategic:
+        from diffusers.schedulers.scheduling_tcd import TCDScheduler
+
+        # Of all N times it takes every N / steps, whatever number of steps is asked for.
+        every = betas["num_train_timesteps"]
+        return TCDScheduler(
+            **betas,
+            prediction_type=names[kind],
+            original_inference_steps=every,
+            steps_offset=1,
+        )
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     # steps_offset moves no trailing grid; Stable Diffusion's pipeline rewrites any but 1.

@@ -22,7 +22,7 @@ ATTENTION += ("to_add_out",)  # these four are SD3's, of the text's tokens
 # Pipelines with load_lora_weights, and what that calls the denoising network's layers.
 LOADERS = {"StableDiffusionPipeline": "unet", "StableDiffusion3Pipeline": "transformer"}
 # Parts that a method adds to the teacher's network: they begin at nothing, and train whole.
-ADDED = {"second_time", "style"}
+ADDED = {"second_time", "guidance", "style"}
 PEFT_PREFIX = "base_model.model."  # of names in a file that PeftModel opens
 
 

@@ -272,7 +272,9 @@ class Run:
         steps, method = self.method.sampler().steps, self.method.name
         of = f"of {self.teacher.name} " if self.teacher else ""
         number = f"{steps} step" + ("" if steps == 1 else "s")
-        facts = {"steps": steps, "guidance": 1.0, "method": method, "data": self.modality.name}
+        own = self.method.embedded_guidance
+        guidance = 1.0 if own is None else own
+        facts = {"steps": steps, "guidance": guidance, "method": method, "data": self.modality.name}
         if self.teacher is not None:
             facts["teacher"] = self.teacher.name
         return facts | {"description": f"{self.modality.name} in {number}: {method} {of}".strip()}
@@ -313,7 +315,8 @@ class Run:
                 for k in settings.evaluate_steps
             ]
         else:
-            ours = [Contender(label, pipeline, self.method.sampler().steps, 1.0, precision)]
+            facts = self.facts()
+            ours = [Contender(label, pipeline, facts["steps"], facts["guidance"], precision)]
             name, guidance = short_name(self.teacher.name), self.method.stages()[0].guidance
             theirs = [
                 Contender(name, self.teacher.pipeline, k, guidance, precision)

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genkit.paths import Kind, Path, expand, wide
+from genkit.denoisers.base import Backend, Denoiser, Repathed
+from genkit.guidance import Cond
+from genkit.paths import Kind, Path, TrigFlow, expand, wide
 
 Over = Literal["sample", "frame"]
 Distance = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -47,6 +49,21 @@ def pseudo_huber(a: Tensor, b: Tensor, mask: Tensor | None = None, c: float = 0.
     return torch.sqrt(mean((a - b) ** 2, mask) + c**2) - c
 
 
+def huber(a: Tensor, b: Tensor, mask: Tensor | None = None, c: float = 1e-3) -> Tensor:
+    """mean(sqrt((a - b)^2 + c^2) - c) per sample: `pseudo_huber` of each element (LCM's code)."""
+    return mean(torch.sqrt((a - b) ** 2 + c**2) - c, mask)
+
+
+def pseudo_huber_by_frame(
+    a: Tensor, b: Tensor, mask: Tensor | None = None, c: float = 0.03
+) -> Tensor:
+    """`pseudo_huber` of every frame of (b, f, ...), the mean of them per sample (b,): frames at
+    noise levels of their own each have a norm of their own. A frame of padding counts not."""
+    frames = torch.sqrt(mean((a - b) ** 2, mask, "frame") + c**2) - c
+    kept = None if mask is None else mask.flatten(2).amax(-1) if mask.ndim > 2 else mask
+    return mean(frames, kept)
+
+
 FLOOR = 0.05  # the sigma below which the velocity of a prediction of x_0 weighs no more
 
 
@@ -73,9 +90,10 @@ def flow_matching(
     floor: float = FLOOR,
 ) -> Tensor:
     """|v - (alpha' x_0 + sigma' eps)|^2 per sample (conditional flow matching, arXiv 2210.02747,
-    eq. 9), with `velocity_weight` for what the network predicts."""
-    loss = squared(velocity, path.target(x_0, eps, t, "velocity"), mask)
-    return loss * velocity_weight(path.sigma(t), kind, floor)
+    eq. 9), with `velocity_weight` for what the network predicts; t (b,), or (b, f) by frames."""
+    error = (velocity - path.target(x_0, eps, t, "velocity")) ** 2
+    weight = velocity_weight(path.sigma(t), kind, floor).to(error.dtype)
+    return mean(error * expand(weight, error), mask)
 
 
 def regression(
@@ -121,6 +139,29 @@ def consistency_tangent(
         expand(each.to(x_t.dtype), x_t) for each in (torch.cos(wide(t)), torch.sin(wide(t)))
     )
     return -(cos**2) * (velocity - slope) - r * (cos * sin * x_t + moved)
+
+
+def trig_tangent(
+    student: Denoiser,
+    teacher: Denoiser,
+    trig: TrigFlow,
+    x_t: Tensor,
+    t: Tensor,
+    cond: Cond,
+    r: float,
+    derivative: Backend,
+) -> tuple[Tensor, Tensor]:
+    """(the student's velocity on TrigFlow with gradient, its `consistency_tangent` without), both
+    (b, ...), for x_t and t (b,) of TrigFlow and denoisers on any path (sCM, arXiv 2410.11081, alg.
+    1, and rCM, arXiv 2510.08431)."""
+    with torch.no_grad():
+        slope = Repathed(teacher, trig).predict(x_t, t, cond, "velocity")
+    rate = (torch.cos(wide(t)) * torch.sin(wide(t))).to(t.dtype)
+    dx = expand(rate.to(x_t.dtype), x_t) * slope
+    velocity, moved = Repathed(student, trig).jvp(
+        x_t, t, cond, "velocity", dx, rate, backend=derivative
+    )
+    return velocity, consistency_tangent(x_t, velocity.detach(), slope, moved.detach(), t, r)
 
 
 def normalised(tangent: Tensor, mask: Tensor | None = None, c: float = 0.1) -> Tensor:

@@ -79,7 +79,8 @@ ARROWS: dict[str, set[str]] = {
     | {"genkit.runs", "genkit.contenders", "genkit.evaluation", "genkit.api"},
     "genkit.api": GLUE | {"genkit.runs", "genkit.evaluation", "genkit.acceleration"},
     "genkit.benchmarks": GLUE
-    | {"genkit.runs", "genkit.evaluation", "genkit.api", "genkit_kernels"},
+    | {"genkit.runs", "genkit.evaluation", "genkit.api", "genkit_kernels"}
+    | {"genkit.comparison.budget"},
     "genkit.comparison": GLUE
     | {"genkit.runs", "genkit.contenders", "genkit.evaluation", "genkit.api", "genkit.benchmarks"}
     | {"genkit.folders"},

@@ -1,7 +1,8 @@
-"""Measure: genkit bench methods | latency | attention.
+"""Measure: genkit bench methods | latency | attention | video.
 
-methods compares all methods on digits whose score is known exactly; latency times a student beside
-its teacher, from the prompt to the picture; attention times sparse attention beside PyTorch's.
+methods compares all methods on densities that are known exactly; latency times a student beside
+its teacher, from the prompt to the picture; attention times sparse attention beside PyTorch's;
+video plays a world for a minute and tells its frames per second and whether it drifts.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import importlib
 
 BENCHES = {
-    "methods": "genkit.benchmarks.analytic_digits",
+    "methods": "genkit.benchmarks.methods",
     "latency": "genkit.benchmarks.latency",
     "attention": "genkit.benchmarks.attention",
+    "video": "genkit.benchmarks.video",
 }
 
 

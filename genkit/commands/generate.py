@@ -1,12 +1,14 @@
 """Make samples with a pipeline: genkit generate PIPELINE "PROMPT" [options].
 
 For pipelines of classes the prompt is a label such as "3", or several, "3,5"; without a prompt they
-make one sample of every class. Pipelines of speech say the prompt, and take a speaker and a speed.
+make one sample of every class. For worlds it is a string of actions, a letter a frame: "rrruu..ll".
+Pipelines of speech say the prompt, and take a speaker and a speed.
 """
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ class Generate:
     pipeline: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PIPELINE")]
     """A shipped name (genkit list pipelines), a folder, or a hub id."""
     prompt: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")] = None
-    """What to make; for pipelines of classes a label such as 3, or 3,5."""
+    """What to make; for pipelines of classes a label such as 3, or 3,5, for worlds actions."""
     steps: int | None = None
     """Evaluations of the network; by default the trained number."""
     guidance: float | None = None
@@ -49,7 +51,8 @@ def run(argv: list[str]) -> int:
     if asked.steps is not None and asked.steps < 1:
         raise ValueError(f"steps is {asked.steps}; give at least 1")
     from genkit.hub import Pipeline, hide_loading_bars
-    from genkit.modalities import call_arguments, many_argument, saved
+    from genkit.modalities import call_arguments, many_argument, takes_actions
+    from genkit.modalities.film import NEEDED, has_encoder
     from genkit.rng import sample_generators
 
     hide_loading_bars()
@@ -74,7 +77,9 @@ def run(argv: list[str]) -> int:
         **{many_argument(pipeline): asked.n},
         generator=sample_generators(asked.seed, count),
     )
-    for file in saved(made, Path(asked.out), asked.seed):
+    if takes_actions(pipeline) and not has_encoder():
+        print(f"genkit: strips of frames are written; {NEEDED}", file=sys.stderr)
+    for file in write(made, Path(asked.out), asked.seed):
         print(file)
     return 0
 
@@ -97,3 +102,18 @@ def chosen(style: Sequence[float]) -> int | tuple[float, ...]:
             f"style {style[0]:g} is no number of a style; give one, or several weights"
         )
     return int(style[0])
+
+
+def write(made: Any, out: Path, seed: int) -> list[Path]:
+    """Write what was made as files, numbered on from those that are there."""
+    from genkit.modalities import write_made
+
+    out.mkdir(parents=True, exist_ok=True)
+
+    def free(stem: Path, suffix: str) -> Path:
+        number = 0
+        while (place := stem.with_name(f"{stem.name}-{number:04d}")).with_suffix(suffix).exists():
+            number += 1
+        return place
+
+    return write_made(made, out / f"seed{seed}", free)

@@ -8,10 +8,11 @@ really took stands beside its figures.
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,8 +21,9 @@ from typing import Any
 import torch
 
 from genkit.data.streams import Cost
-from genkit.methods.base import Stage
+from genkit.methods.base import Method, Stage
 from genkit.runs import Run
+from genkit.training.config import TrainerConfig
 from genkit.training.meter import Meter
 from genkit.training.trainer import Trainer
 
@@ -107,37 +109,49 @@ class Steps(Meter):
         self.each.setdefault(stage, []).append(taken)
 
 
-def prices(run: Run) -> Prices:
-    """What `run`'s steps and pairs cost, by a short training of equal stages that is thrown away.
+# train(trainer's config, number of pairs, meter): a training that is thrown away.
+Train = Callable[[TrainerConfig, int, Meter], None]
 
-    `run` itself is spent: its method's stages are changed.
-    """
-    stages, meter = run.method.stages(), Steps()
+
+def prices(run: Run) -> Prices:
+    """What `run`'s steps and pairs cost. `run` itself is spent: its method's stages are changed."""
+
+    def train(config: TrainerConfig, pairs: int, meter: Meter) -> None:
+        around = replace(run.settings.run, pairs=pairs)
+        settings = replace(run.settings, trainer=config, run=around)
+        with tempfile.TemporaryDirectory() as folder:
+            short = replace(run, settings=settings, meter=meter, cache=Path(folder) / "cache")
+            Trainer(
+                short.method,
+                Path(folder) / "run",
+                config,
+                streams=short.streams(),
+                teacher=None if run.teacher is None else run.teacher.denoiser,
+                make_pairs=short.make_pairs,
+                meter=meter,
+            ).run()
+
+    return priced(run.method, run.settings.trainer, run.settings.run.pairs, train)
+
+
+def priced(method: Method, config: TrainerConfig, pairs: int, train: Train) -> Prices:
+    """What a method's steps and pairs cost, by a short training of equal stages, which `train`
+    does. `method` is spent: its stages are changed."""
+    stages, meter = method.stages(), Steps()
     even = [
         replace(stage, share=1 / len(stages), new_data=k == 0) for k, stage in enumerate(stages)
     ]
-    run.method.stages = lambda: even  # type: ignore[method-assign]
-    count = min(run.settings.run.pairs, 2 * run.settings.trainer.batch_size)
-    trainer = replace(
-        run.settings.trainer,
+    method.stages = lambda: even  # type: ignore[method-assign]
+    count = min(pairs, 2 * config.batch_size)
+    short = replace(
+        config,
         max_steps=STEPS * len(stages),
         log_every=STEPS,
         checkpoint_every=STEPS * len(stages),
         keep_weights=0,
         max_minutes=None,
     )
-    around = replace(run.settings, trainer=trainer, run=replace(run.settings.run, pairs=count))
-    with tempfile.TemporaryDirectory() as folder:
-        short = replace(run, settings=around, meter=meter, cache=Path(folder) / "cache")
-        Trainer(
-            short.method,
-            Path(folder) / "run",
-            trainer,
-            streams=short.streams(),
-            teacher=None if run.teacher is None else run.teacher.denoiser,
-            make_pairs=short.make_pairs,
-            meter=meter,
-        ).run()
+    train(short, count, meter)
     each = {name: _typical(costs[UNTIMED:]) for name, costs in meter.each.items()}
     shares = {stage.name: stage.share for stage in stages}
     step = {
@@ -146,7 +160,7 @@ def prices(run: Run) -> Prices:
     }
     made = sum(meter.made.values(), Cost())
     pair = {name: value / (count * max(1, len(meter.made))) for name, value in asdict(made).items()}
-    later = [each for each in stages[1:] if each.new_data and "pairs" in run.method.needs]
+    later = [each for each in stages[1:] if each.new_data and "pairs" in method.needs]
     again = sum(_asked(each) / _asked(stages[0]) for each in later)
     return Prices(step, each, pair, len(meter.made) + again)
 
@@ -178,6 +192,6 @@ def fitted(budget: Budget, found: Prices, pairs: int, batch: int) -> Plan:
         needed = max(len(found.stages) * one_step / (1 - share), least * one_pair / PAIRS_SHARE)
         raise ValueError(
             "the budget does not last for a step of every stage and a batch of pairs; give "
-            f"{needed:.1f} times as much"
+            f"{math.ceil(10 * needed) / 10:.1f} times as much"
         )
     return Plan(steps, pairs, found)

@@ -1,19 +1,21 @@
-"""Denoisers that know the right answer: a Gaussian and a Gaussian mixture, on any Path.
+"""Denoisers that know the right answer: Gaussians, Gaussian mixtures, one of each class; any Path.
 
 Data x_0 ~ N(m, c^2) gives x_t ~ N(alpha m, V) with V = alpha^2 c^2 + sigma^2, so velocity, score,
-posterior mean, density and (for one Gaussian) the probability-flow map are closed forms; a mixture
-weighs its components by their responsibilities. They are the teachers of the tests, and a mixture
-centred on the samples of a data set is an exact teacher for that data (SlimFlow's AnalyticFlow,
-arXiv 2407.12718). Both answer with the velocity, the one kind from which every other follows
-without a singular quotient at either end of a path.
+posterior mean, density and (for one Gaussian) the probability-flow map are closed forms, and an
+orthonormal change of basis leaves them so; a mixture weighs its components by their
+responsibilities. They are the teachers of the tests, and a mixture centred on the samples of a data
+set is an exact teacher for that data (SlimFlow's AnalyticFlow, arXiv 2407.12718). All answer with
+the velocity, the one kind from which every other follows without a singular quotient at either end
+of a path.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genkit.denoisers.base import Denoiser
 from genkit.guidance import Cond
@@ -29,7 +31,7 @@ def _marginal(path: Path, t: Tensor, var: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 class _Analytic(Denoiser):
-    """What both share: they follow from `velocity`, `score` and `flow_map`, given by each."""
+    """What all share: they follow from `velocity`, `score` and `flow_map`, given by each."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "velocity")
@@ -225,14 +227,104 @@ class Mixture(_Analytic):
             wide_x = wide_x + step / 6 * (k_1 + 2 * k_2 + 2 * k_3 + k_4)
         return (wide_x / expand(scale_s, x_t)).to(x_t.dtype)
 
-    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(n samples x_0 (n, *shape) in means' dtype, the component (n,) each came from)."""
-        weights = self.log_weights[-1].exp()
-        component = torch.multinomial(weights, n, replacement=True, generator=generator)
+    def draw(
+        self, n: int, generator: torch.Generator, label: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(n samples x_0 (n, *shape) in means' dtype, the component (n,) each came from); label
+        (n,): of these classes."""
+        if label is None:
+            weights = self.log_weights[-1].exp()
+            component = torch.multinomial(weights, n, replacement=True, generator=generator)
+        else:
+            weights = self.log_weights[label].exp()
+            component = torch.multinomial(weights, 1, generator=generator)[:, 0]
         centre = self.means[component]
         eps = torch.randn(centre.shape, generator=generator, dtype=centre.dtype)
         std = self.std.expand(len(self.means))[component].to(centre.dtype)
         return centre + expand(std, centre) * eps, component
+
+
+def fourier_basis(size: int) -> tuple[Tensor, Tensor]:
+    """(rows (size, size), orthonormal, float64: constant, cos and sin of each frequency, and the
+    alternating one; their frequencies (size,)). ValueError for an odd size."""
+    if size < 2 or size % 2:
+        raise ValueError(f"size is {size}; give an even number of pixels")
+    place, waves = torch.arange(size, dtype=torch.float64), torch.arange(1, size // 2)
+    angle = 2 * math.pi * (place * waves[:, None]) / size
+    both = torch.stack([angle.cos(), angle.sin()], 1).flatten(0, 1) * math.sqrt(2)
+    ends = torch.ones(size, dtype=torch.float64), (-1.0) ** place
+    rows = torch.cat([ends[0][None], both, ends[1][None]]) / math.sqrt(size)
+    frequencies = torch.cat([torch.tensor([0]), waves.repeat_interleave(2), torch.tensor([size])])
+    frequencies[-1] = size // 2
+    return rows, frequencies.double()
+
+
+class Field(_Analytic):
+    """A Gaussian field: x_0 = Q^T z Q with orthonormal Q (size, size) and independent elements
+    z ~ N(0, std^2), std (1, size, size); stationary where `fourier_basis` is Q and std depends on
+    the two frequencies alone. Takes any cond and ignores it."""
+
+    basis: Tensor
+
+    def __init__(self, path: Path, basis: Tensor, std: Tensor) -> None:
+        super().__init__(path)
+        self.register_buffer("basis", basis)
+        self.waves = Gaussian(path, 0.0, std)
+
+    def coefficients(self, x: Tensor) -> Tensor:
+        """z of x (b, 1, size, size)."""
+        basis = self.basis.to(x.dtype)
+        return basis @ x @ basis.T
+
+    def _pixels(self, z: Tensor) -> Tensor:
+        basis = self.basis.to(z.dtype)
+        return basis.T @ z @ basis
+
+    def velocity(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """The Gaussian's own, of the coefficients."""
+        return self._pixels(self.waves.velocity(self.coefficients(x_t), t, cond))
+
+    def score(self, x_t: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
+        """The Gaussian's own, of the coefficients."""
+        return self._pixels(self.waves.score(self.coefficients(x_t), t))
+
+    def log_density(self, x_t: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
+        """log p_t(x_t) (b,), in nats; a rotation has the determinant 1."""
+        return self.waves.log_density(self.coefficients(x_t), t)
+
+    def flow_map(self, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond | None = None) -> Tensor:
+        """The Gaussian's own, of the coefficients."""
+        return self._pixels(self.waves.flow_map(self.coefficients(x_t), t, s))
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """n samples x_0 (n, 1, size, size), float32."""
+        shape = tuple(self.waves.std.shape)
+        return self._pixels(self.waves.draw(n, shape, generator)).float()
+
+
+class ByClass(_Analytic):
+    """One density for each class: cond["label"] (b,) says whose; len(parts) is all of them alike
+    weighed. Every part is asked for every row."""
+
+    def __init__(self, parts: Sequence[_Analytic]) -> None:
+        super().__init__(parts[0].path)
+        self.parts = nn.ModuleList(parts)
+
+    def _logits(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """(parts, b) log p_t(x_t) of those that the label allows, -inf for the others."""
+        label, count = cond["label"], len(self.parts)
+        allowed = label == torch.arange(count, device=label.device)[:, None]
+        logits = torch.where(allowed, 0.0, -torch.inf).to(x_t.dtype)
+        if bool((label == count).any()):
+            known = torch.stack([part.log_density(x_t, t, {}) for part in self.parts])  # type: ignore[operator]
+            logits = torch.where(label == count, known, logits)
+        return logits
+
+    def velocity(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """sum_k r_k v_k, r_k the posterior of the class."""
+        share = torch.softmax(self._logits(x_t, t, cond), 0)
+        parts = (part.velocity(x_t, t, {}) for part in self.parts)  # type: ignore[operator]
+        return sum(expand(r, x_t) * v for r, v in zip(share, parts, strict=True))  # type: ignore[return-value]
 
 
 def _log_weights_by_class(weights: Tensor, labels: Tensor | None) -> Tensor:

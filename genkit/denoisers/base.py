@@ -33,11 +33,14 @@ class Denoiser(nn.Module):
     two_time: the network takes a second time s, and its raw output is the mean velocity from t to s
     (at s = t, its velocity), or what stands for it in another kind. sigma_data: where the sampling
     loop evaluates a bare network, whose preconditioning the scheduler then applies; else None.
+    levels: how many leading axes of a sample have a noise level of their own: 1, the batch, or 2,
+    frames too.
     """
 
     sigma_data: float | None = None
     path: Path
     kind: Kind
+    levels: int = 1
 
     def __init__(
         self, path: Path, kind: Kind, time_scale: float = 1.0, two_time: bool = False
@@ -70,6 +73,16 @@ class Denoiser(nn.Module):
     def unguided(self) -> Denoiser:
         """Itself, without the guidance around it where there is one."""
         return self
+
+    def time_shape(self, x: Tensor) -> torch.Size:
+        """The shape of the times at which x (b, ...) may be noised: (b,), or (b, f)."""
+        return x.shape[: self.levels]
+
+    def given(self, x_0: Tensor, cond: Cond, eps: Tensor) -> Cond:
+        """cond, with what a part of x_0 (b, ...) that is denoised may know of the other parts, as
+        they are when it is sampled; eps: the noise of this batch. Nothing, where all parts are
+        denoised at once."""
+        return cond
 
     def mean_velocity(self, x_t: Tensor, t: Tensor, cond: Cond, s: Tensor) -> Tensor:
         """u(x_t, t, s) of a two-time network (MeanFlow, arXiv 2505.13447, eq. 3): its output, read
@@ -331,7 +344,10 @@ class Around(Denoiser):
 
     def __init__(self, inner: Denoiser, path: Path | None = None, kind: Kind | None = None) -> None:
         super().__init__(path or inner.path, kind or inner.kind, inner.time_scale, inner.two_time)
-        self.inner = inner
+        self.inner, self.levels = inner, inner.levels
+
+    def given(self, x_0: Tensor, cond: Cond, eps: Tensor) -> Cond:
+        return self.inner.given(x_0, cond, eps)
 
     def condition(
         self, cond: Cond, x_0: Tensor | None = None, mask: Tensor | None = None

@@ -21,8 +21,7 @@ def class_conditional(
     network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
 ) -> Tensor:
     """genkit's MLPDenoiser."""
-    extra = {} if s is None else {"second_timestep": s}
-    return network(x_t, timestep, cond["label"], **extra)
+    return network(x_t, timestep, cond["label"], **_more(cond, s))
 
 
 def prompted(
@@ -64,16 +63,23 @@ def unet(
 def text_unet(
     network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
 ) -> Tensor:
-    """diffusers' UNet2DConditionModel, conditioned on text alone (SD 1.5, 2.1)."""
-    text = cond["encoder_hidden_states"]
-    value = network(x_t, timestep, encoder_hidden_states=text, return_dict=False)[0]
+    """diffusers' UNet2DConditionModel, conditioned on text alone (SD 1.5, 2.1), and on the guidance
+    scale where it has a place for it."""
+    text, scale = cond["encoder_hidden_states"], None
+    if "w" in cond:
+        width = network.config["time_cond_proj_dim"]
+        scale = embedded_guidance(cond["w"], width).to(x_t.dtype)
+    value = network(
+        x_t, timestep, encoder_hidden_states=text, timestep_cond=scale, return_dict=False
+    )[0]
     return _mean(value, x_t)
 
 
 def pixart(
     network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
 ) -> Tensor:
-    """diffusers' PixArtTransformer2DModel: alpha and sigma with their mask, ours without one."""
+    """diffusers' PixArtTransformer2DModel: alpha and sigma with their mask, ours without one; and
+    genkit's TextTransformer, with its further inputs."""
     size = {name: cond.get(name) for name in ("resolution", "aspect_ratio")}
     value = network(
         x_t,
@@ -82,6 +88,7 @@ def pixart(
         timestep=timestep,
         added_cond_kwargs=size,
         return_dict=False,
+        **_more(cond, s),
     )[0]
     return _mean(value, x_t)
 
@@ -99,6 +106,30 @@ def stable_diffusion_3(
     )[0]
 
 
+def embedded_guidance(w: Tensor, width: int) -> Tensor:
+    """(b,) guidance scales as (b, width), the way Stable Diffusion's pipeline embeds its own for a
+    network with `time_cond_proj_dim`: sines and cosines of 1000 (w - 1) (LCM, arXiv 2310.04378)."""
+    half = width // 2
+    rate = torch.log(torch.tensor(10000.0)) / (half - 1)
+    frequency = torch.exp(torch.arange(half, dtype=torch.float32) * -rate).to(w.device)
+    angle = ((w.float() - 1) * 1000.0)[:, None] * frequency[None]
+    return torch.cat([torch.sin(angle), torch.cos(angle)], 1)
+
+
+def _more(cond: Cond, s: Tensor | None) -> dict[str, Tensor]:
+    """The inputs that some of genkit's networks have beside the first time and the condition."""
+    more = {} if s is None else {"second_timestep": s}
+    return more | {"guidance": cond["w"]} if "w" in cond else more
+
+
+def causal_frames(
+    network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
+) -> Tensor:
+    """genkit's CausalVideoTransformer: what is past, clean frames or a cache, is a condition."""
+    past, told = cond.get("past"), cond.get("past_timestep")
+    return network(x_t, timestep, cond["action"], past, told, cond.get("cache"))
+
+
 def _mean(value: Tensor, x_t: Tensor) -> Tensor:
     """The prediction itself, of a network whose other half of channels is a learned variance."""
     return value if value.shape == x_t.shape else value.chunk(2, dim=1)[0]
@@ -109,9 +140,11 @@ CALLS: dict[str, Callable[..., Tensor]] = {
     "PromptedNetwork": prompted,
     "SpeechDecoder": speech,
     "SpeechNetwork": speech_training,
+    "CausalVideoTransformer": causal_frames,
     "UNet2DModel": unet,
     "UNet2DConditionModel": text_unet,
     "PixArtTransformer2DModel": pixart,
+    "TextTransformer": pixart,
     "SD3Transformer2DModel": stable_diffusion_3,
 }
 
@@ -132,6 +165,8 @@ AROUND = ("RoutedNetwork", "StyledNetwork")
 
 # {class: {config key: the values a call serves}}; any other value asks for inputs no call gives.
 SERVED: dict[str, dict[str, Collection[Any]]] = {
+    "MLPDenoiser": {"guidance_input": (None, False)},
+    "TextTransformer": {"guidance_input": (None, False)},
     "UNet2DModel": {"time_embedding_type": ("positional",), "class_embed_type": (None,)},
     "UNet2DConditionModel": {
         name: (None,)

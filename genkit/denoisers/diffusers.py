@@ -13,7 +13,7 @@ from typing import Any
 
 from genkit import hub
 from genkit.denoisers.base import NetworkDenoiser
-from genkit.denoisers.calls import network_call
+from genkit.denoisers.causal import network_denoiser
 from genkit.denoisers.checks import check_parts, check_scheduler
 from genkit.denoisers.families import Family, default_guidance, find_family, unconditional
 from genkit.denoisers.preconditioned import EDMPreconditioned
@@ -134,6 +134,7 @@ SCHEDULERS: dict[str, Callable[[Any, int], Schedule]] = {
     "EulerDiscreteScheduler": _discrete_vp,
     "LMSDiscreteScheduler": _discrete_vp,
     "PNDMScheduler": _discrete_vp,
+    "TCDScheduler": _discrete_vp,
     "UniPCMultistepScheduler": _discrete_vp,
 }
 
@@ -164,14 +165,12 @@ def as_denoiser(pipeline: Any) -> Loaded:
     """
     family = find_family(pipeline)
     network = pipeline.components[family.role]
-    call = network_call(network)
     check_scheduler(pipeline, family)
     trained = hub.trained(pipeline)
     schedule = read_schedule(pipeline.scheduler, trained.get("steps", DEFAULT_STEPS))
     check_parts(pipeline, family, schedule.path)
-    denoiser = NetworkDenoiser(
+    denoiser = network_denoiser(
         network,
-        call,
         schedule.path,
         schedule.kind,
         schedule.time_scale,

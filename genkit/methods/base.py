@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from genkit.denoisers.base import Denoiser, NetworkDenoiser
-from genkit.guidance import Cond
+from genkit.denoisers.base import Denoiser, Guided, NetworkDenoiser
+from genkit.guidance import Cond, told
 from genkit.paths import Path
 from genkit.rng import Rng
 from genkit.sampling import Generators, Sampler
@@ -105,6 +105,20 @@ class Moment:
     steps: int
 
 
+def scale_range(low: float, high: float | None, own: float) -> tuple[float, float]:
+    """The range of guidance scales a student is taught, whose middle is by default its own scale.
+
+    ValueError for one that its own scale lies outside of, at which it would be sampled untrained.
+    """
+    high = max(2 * own - low, low) if high is None else high
+    if not low <= own <= high:
+        raise ValueError(
+            f"guidance is {own:g}, outside the range {low:g} to {high:g} that the student is to "
+            "learn; widen guidance_low and guidance_high, or give another guidance"
+        )
+    return low, high
+
+
 def begin_student(
     method: Method,
     begin: Callable[[nn.Module], nn.Module],
@@ -162,8 +176,15 @@ class Method:
     paper: ClassVar[str]
     needs: ClassVar[tuple[Stream, ...]]
     paths: ClassVar[tuple[str, ...]] = ("rectified_flow", "trigflow", "edm", "vp", "discrete_vp")
+    # What the teacher's network may predict.
+    kinds: ClassVar[tuple[str, ...]] = ("velocity", "x_0", "eps", "v_prediction")
     has_teacher: ClassVar[bool] = True
     merges: ClassVar[bool] = False  # whether it takes several teachers
+    # Whether training does not depend on `config.steps`: one student takes any number of steps.
+    any_steps: ClassVar[bool] = False
+    # Whether it trains denoisers of sequences, whose frames each have their own noise level: its
+    # times are of `Denoiser.time_shape`, and what it noises sees the rest by `Denoiser.given`.
+    framewise: ClassVar[bool] = False
     # {data set: settings that were found to serve it}, of the method, the trainer and the run; what
     # stands under "" is for all of them.
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -206,6 +227,19 @@ class Method:
         or prior, preconditioned or not."""
         return bare
 
+    @property
+    def embedded_guidance(self) -> float | None:
+        """The scale cond["w"] that a student with an input for it is sampled and delivered with;
+        None for one that has no such input."""
+        return None
+
+    def guided(self, teacher: Denoiser, w: Tensor) -> Denoiser:
+        """The teacher with a scale for each sample, w (b,), instead of its stage's."""
+        if not self.uncond:
+            return teacher
+        uncond = {name: value.to(w.device) for name, value in self.uncond.items()}
+        return Guided(teacher.unguided, w, uncond)
+
     def stages(self) -> list[Stage]:
         """The stages, in order; their shares add up to 1."""
         return [Stage("train")]
@@ -225,7 +259,8 @@ class Method:
     def one_step(self, student: Denoiser, pairs: Mapping[str, Any]) -> Tensor:
         """Distance per sample (b,) of the x_0 predicted at pure noise to the pairs' own: the
         regression that ends InstaFlow and that score methods begin with."""
-        x_0 = self.at_once(student, pairs)
+        seen = student.given(pairs["x_0"], pairs["cond"], pairs["eps"])
+        x_0 = self.at_once(student, {**pairs, "cond": seen})
         return self.distance(x_0, pairs["x_0"], pairs.get("mask"))
 
     def at_once(self, student: Denoiser, pairs: Mapping[str, Any]) -> Tensor:
@@ -254,6 +289,8 @@ class Method:
         generator: Generators = None,
     ) -> Tensor:
         """Samples from unit noise (b, ...), by the scheduler that will be exported."""
+        if self.embedded_guidance is not None:
+            cond = told(cond, self.embedded_guidance, noise)
         with torch.no_grad():
             return student.sample(
                 noise, cond, self.scheduler, steps or self.sampler().steps, generator

@@ -32,6 +32,7 @@ class Method(dmd2.Method):
     family = "distribution"
     paper = "arXiv 2502.15681"
     needs = ("data", "pairs")
+    framewise = False
     presets = {
         # dmd2's own, untuned: no run has compared others.
         "digits": {

@@ -25,6 +25,7 @@ class Method(base.Method):
     family = "trajectory"
     paper = "arXiv 2101.02388"
     needs = ("pairs",)
+    framewise = True
     presets = {
         "digits": {
             "max_steps": 3000,
@@ -32,7 +33,22 @@ class Method(base.Method):
             "mixed_precision": "bf16",
             "pairs": 40_000,
             "pair_steps": 8,
-        }
+        },
+        # Untuned: no run of any length has been made.
+        "world": {
+            "pairs": 1000,
+            "pair_steps": 6,
+            "pair_precision": "bf16",
+            "max_steps": 1000,
+            "batch_size": 8,
+            "muon": r"blocks\.",
+            "mixed_precision": "bf16",
+            "sample_every": 500,
+            "measure_every": 0,
+            "evaluate_n": 64,
+            "evaluate_seeds": (0,),
+            "evaluate_steps": (1, 2, 4, 16),
+        },
     }
 
     @dataclass

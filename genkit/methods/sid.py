@@ -32,6 +32,7 @@ class Method(dmd2.Method):
     family = "distribution"
     paper = "arXiv 2404.04057"
     needs = ("data",)
+    framewise = False
     presets = {}
 
     @dataclass

@@ -6,12 +6,17 @@ distance between the pictures ranks without features and without sampling error.
 one set of sample indices and one of real indices and uses them for both (Efron and Tibshirani
 1993, ch. 6 and 13), so that luck in the draw cancels out of the comparison.
 
+Over training seeds, of which there are few, intervals are Student's (1908) of the values, or of the
+differences of two that share a seed: the percentiles of so few values would be too narrow.
+
 A bootstrap covers resampling of these samples, not other training seeds. Its resamples hold
 duplicates, which raise distances a little for both sides alike: report figures from whole samples,
 and from here only shares and intervals of differences.
 """
 
-from collections.abc import Callable
+import math
+import statistics
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -35,6 +40,23 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+
+
+# Student's t at .975 for 1, 2, ... degrees of freedom.
+T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+
+
+def over_seeds(values: Sequence[float]) -> Interval:
+    """The mean of values, one for each training seed, and its 95% interval (infinite for one)."""
+    if not values:
+        raise ValueError("there is no interval over no seeds")
+    mean, n = statistics.fmean(values), len(values)
+    if n == 1:
+        return Interval(mean, -math.inf, math.inf)
+    # Beyond the table, the first term of the expansion about the normal's 1.96.
+    t = T[n - 2] if n - 2 < len(T) else 1.96 + 2.4 / (n - 1)
+    half = t * statistics.stdev(values) / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half)
 
 
 def mse_same_noise(student: Tensor, teacher: Tensor) -> Tensor:

@@ -12,12 +12,15 @@ from typing import Any
 
 from genkit.data.base import Prompts, Samples
 from genkit.denoisers.diffusers import Loaded
+from genkit.modalities.actions import ActionClips
 from genkit.modalities.base import Modality
 from genkit.modalities.classes import ClassImages, labels
+from genkit.modalities.film import has_encoder, write_clip
 from genkit.modalities.speech import SpokenTexts
 from genkit.modalities.texts import TextImages
 
 __all__ = [
+    "ActionClips",
     "ClassImages",
     "Modality",
     "SpokenTexts",
@@ -26,13 +29,15 @@ __all__ = [
     "labels",
     "many_argument",
     "modality",
-    "saved",
+    "takes_actions",
     "takes_labels",
+    "write_made",
 ]
 
 KINDS: dict[tuple[str, ...], Callable[[Samples], Modality]] = {
     ("label",): ClassImages.of,
     ("caption",): TextImages.of,
+    ("action",): ActionClips.of,
     ("caption", "frames", "speaker"): SpokenTexts.of,
 }
 # {a teacher's pipeline class: of(data, teacher)} of those that are asked by other than pictures'
@@ -78,31 +83,42 @@ def many_argument(pipeline: Any) -> str:
     return next(name for name in names if _takes(pipeline, name))
 
 
-def saved(made: Any, out: Path, seed: int) -> list[Path]:
-    """Write what a pipeline returned, sounds as WAV and pictures as PNG files, numbered on from
-    those that are there; the files."""
-    out.mkdir(parents=True, exist_ok=True)
+def takes_actions(pipeline: Any) -> bool:
+    """Whether a pipeline is asked for clips by an action for each frame."""
+    return _takes(pipeline, "actions")
+
+
+def write_made(made: Any, stem: Path, numbers: Callable[[Path, str], Path]) -> list[Path]:
+    """Write what a pipeline's call returned, clips, sounds or pictures, each to a file that is not
+    there.
+
+    numbers(stem, suffix) -> the next stem whose file with this suffix is not there yet.
+    """
+    if "frames" in made:
+        suffix = ".mp4" if has_encoder() else ".png"
+        return [write_clip(frames, numbers(stem, suffix)) for frames in made.frames]
+    files = []
     if "audios" in made:
-        from genkit.audio.files import wav_bytes
+        from genkit.audio.files import write
 
-        parts = zip(made.audios, made.lengths, strict=True)
-        held = [wav_bytes(each[0, : int(n)], made.sample_rate) for each, n in parts]
-        return [_numbered(out, seed, ".wav", lambda f, x=x: f.write_bytes(x)) for x in held]
-    return [_numbered(out, seed, ".png", image.save) for image in made.images]
-
-
-def _numbered(out: Path, seed: int, ending: str, write: Callable[[Path], Any]) -> Path:
-    number = 0
-    while (file := out / f"seed{seed}-{number:04d}{ending}").exists():
-        number += 1
-    write(file)
-    return file
+        for audio, n in zip(made.audios, made.lengths, strict=True):
+            file = numbers(stem, ".wav").with_suffix(".wav")
+            files.append(write(file, audio[0, : int(n)], made.sample_rate))
+        return files
+    for image in made.images:
+        files.append(numbers(stem, ".png").with_suffix(".png"))
+        image.save(files[-1])
+    return files
 
 
 def call_arguments(pipeline: Any, prompt: str | None) -> dict[str, Sequence[Any]]:
     """What a prompt typed by a person means to a pipeline: its class labels, or its text."""
     if takes_labels(pipeline):
         return {"class_labels": labels(prompt, pipeline.network.config.num_classes)}
+    if takes_actions(pipeline):
+        from genkit.data.world import read_actions
+
+        return {"actions": [read_actions(prompt or "")]}
     if prompt is None:
         raise ValueError(
             f'{type(pipeline).__name__} needs a prompt: genkit generate PIPELINE "..."'

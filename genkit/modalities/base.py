@@ -96,6 +96,11 @@ class Modality(ABC):
         """Write rows of samples {label: (n, *latent)}, one above the other, into a file named
         `stem` and the suffix of what it is; returns the file."""
 
+    def lasting(self, pipeline: Any, steps: int, seed: int) -> dict[str, float]:
+        """Figures of one long sample, where there is something that may wear out over its length
+        and `steps` are few enough to make one."""
+        return {}
+
     def decode(self, latent: Tensor) -> Tensor:
         """Raw samples as what figures are measured on; here they are that already."""
         return latent

@@ -131,14 +131,17 @@ class TextImages(Modality):
         steps: int,
         guidance: float,
     ) -> Tensor:
-        from genkit.denoisers.families import find_family
+        from genkit.denoisers.families import find_family, scheduler_arguments
 
         family = find_family(pipeline)
         assert family.encode is not None, "a pipeline of prompts takes text"
         cond = family.encode(pipeline, list(asked))
-        uncond = None if guidance == 1 else family.encode(pipeline, [""])
+        # A network that takes the scale as an input is guided from nothing.
+        takes = pipeline.components[family.role].config.get("guidance_input", False)
+        uncond = None if guidance == 1 or takes else family.encode(pipeline, [""])
         return pipeline(
             **family.arguments(cond, uncond),
+            **scheduler_arguments(pipeline),
             num_inference_steps=steps,
             guidance_scale=guidance,
             generator=generators,

@@ -36,6 +36,12 @@ class Networks:
         slow: str = "",
         teachers: Sequence[Denoiser] = (),
     ) -> None:
+        if teacher is not None and teacher.kind not in method.kinds:
+            kinds = " or ".join(method.kinds)
+            raise ValueError(
+                f"{method.name} takes a teacher whose network predicts {kinds}; this one predicts "
+                f"{teacher.kind}"
+            )
         self.declared = dict(method.nets())
         self.uncond, self.device = method.uncond, torch.device(device)
         self.muon, self.slow = muon, slow

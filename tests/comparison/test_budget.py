@@ -86,4 +86,4 @@ def test_too_small_a_budget_says_how_much_it_takes(evaluations: int):
     with pytest.raises(ValueError, match="times as much") as refused:
         fitted(Budget(evaluations=evaluations), KNOWN, 5000, BATCH)
     times = float(str(refused.value).partition("give ")[2].split()[0])
-    fitted(Budget(evaluations=evaluations * (times + 0.06)), KNOWN, 5000, BATCH)
+    fitted(Budget(evaluations=evaluations * (times + 0.01)), KNOWN, 5000, BATCH)

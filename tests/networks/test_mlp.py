@@ -31,8 +31,9 @@ def test_shape_and_start(channels):
     assert out.shape == x.shape and (out == 0).all(), "a new network predicts zero"
 
 
-def test_every_input_matters():
-    net, (x, t, label) = awake(build()), inputs()
+@pytest.mark.parametrize("patch", [None, 2])
+def test_every_input_matters(patch):
+    net, (x, t, label) = awake(build(patch=patch)), inputs()
     base = net(x, t, label)
     for other in (net(x + 1, t, label), net(x, t + 5, label), net(x, t, label + 1)):
         assert ((base - other).flatten(1).abs().max(1).values > 1e-4).all()
@@ -84,3 +85,16 @@ def test_gradients_reach_every_parameter():
     net(x, t, label, second_timestep=t / 2).square().sum().backward()
     silent = [n for n, p in net.named_parameters() if p.grad is None or not p.grad.abs().any()]
     assert not silent
+
+
+def test_patches_see_each_other_and_come_back_in_place():
+    from genkit.networks.mlp import _patches, _picture
+
+    x, t, label = inputs(channels=3)
+    cut = _patches(x, 2)
+    assert cut.shape == (3, 4, 12) and torch.equal(cut[:, 1, :2], x[:, 0, 0, 2:4])
+    assert torch.equal(_picture(cut, x, 2), x)
+    net, (x, t, label) = awake(build(patch=2)), inputs()
+    moved = x.clone()
+    moved[:, :, 0, 0] += 1
+    assert ((net(moved, t, label) - net(x, t, label)).abs() > 1e-6).all()

@@ -127,16 +127,25 @@ class TextToImagePipeline(TrainedPipeline):
         return embeds.to(self._execution_device, self.network.dtype)
 
     def _evaluation(
-        self, cond: Tensor, uncond: Tensor | None, style: dict[str, Tensor]
+        self, cond: Tensor, uncond: Tensor | None, avoided: bool, style: dict[str, Tensor]
     ) -> Evaluate:
         """The network's raw output with guidance, in one doubled batch unless the scale is 1."""
 
-        def network(x: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        def network(
+            x: Tensor, timestep: Tensor, text: Tensor, *second: Tensor, **inputs: Tensor
+        ) -> Tensor:
+            if second:
+                inputs["second_timestep"] = second[0]
             return self.network(
-                x, encoder_hidden_states=text, timestep=timestep, return_dict=False, **style
+                x,
+                encoder_hidden_states=text,
+                timestep=timestep,
+                return_dict=False,
+                **inputs,
+                **style,
             )[0]
 
-        return self.guided(network, cond, uncond)
+        return self.guided(network, cond, uncond, avoided)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Latents as pictures (n, 3, h, w) in [-1, 1]."""
@@ -192,7 +201,8 @@ class TextToImagePipeline(TrainedPipeline):
         size = config["sample_size"]
         shape = (len(cond), config["in_channels"], size, size)
         noise = self.start(shape, generator, latents, cond.device, cond.dtype)
-        evaluate = self._evaluation(cond, uncond, self.styled(style))
+        avoided = bool(negative_prompt) or negative_prompt_embeds is not None
+        evaluate = self._evaluation(cond, uncond, avoided, self.styled(style))
         x = self.run_sampler(evaluate, noise, steps, generator, callback_on_step_end, wanted)
         pixels = x if output_type == "latent" else self.decode_latents(x)
         images: Any = self.image_processor.postprocess(pixels, output_type=output_type)

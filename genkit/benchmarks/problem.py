@@ -1,0 +1,328 @@
+"""Students of a density that is known exactly: the teacher, its data and pairs, and one training.
+
+Every method runs through genkit's Trainer as in a real run, under the budget that `genkit compare`
+gives (comparison/budget.py). The exact teacher stands in for a network: each sample that it is
+asked for counts as an evaluation, those for pairs too. What it has not, weights and features, are
+those of a network trained on the density by flow matching: the start, which all students copy.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genkit import catalogue, hub
+from genkit.comparison.budget import Budget, Plan, fitted, priced
+from genkit.data.streams import Cost, Stream, TensorStream
+from genkit.denoisers.base import AnyKind, Denoiser, NetworkDenoiser
+from genkit.denoisers.calls import network_call
+from genkit.guidance import Cond
+from genkit.lora import adapted
+from genkit.methods.base import Method, Role, Stage, begin_student
+from genkit.rng import generator, sample_generators, sample_noise
+from genkit.sampling import Sampler
+from genkit.settings import Settings
+from genkit.training.config import TrainerConfig
+from genkit.training.meter import Meter, counted
+from genkit.training.preview import Preview
+from genkit.training.trainer import Trainer
+
+START = "flow_matching"
+PAIR_SEED, SAMPLE_SEED, PREVIEW_SEED = 5_000_000, 6_000_000, 7_000_000
+PREVIEWED = 256  # samples by which a collapse is seen, at every quarter of a training
+TIME_SCALE = 1000.0
+PART = 1000  # samples made at once
+
+
+@cache
+def class_of(name: str) -> Any:
+    """The method's class, of a name that may have a word after a colon."""
+    return catalogue.method_class(name.partition(":")[0])
+
+
+def exact(
+    network: nn.Module, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
+) -> Tensor:
+    """A density called as a network is."""
+    assert isinstance(network, Denoiser)
+    return network.raw(x_t, timestep, cond)
+
+
+class ExactTeacher(NetworkDenoiser):
+    """A density as a run's teacher: its predictions are exact, its features those of `like`."""
+
+    def __init__(self, density: Denoiser, like: Denoiser) -> None:
+        super().__init__(density, exact, density.path, "velocity")
+        self.like = like
+
+    def trace(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        cond: Cond,
+        kind: AnyKind,
+        names: Sequence[str],
+        until: str | None = None,
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """As every Denoiser's, and one evaluation like theirs."""
+        _, features = self.like.trace(x_t, t, cond, "velocity", names, until)
+        assert isinstance(self.network, Denoiser)
+        prediction = None if until else self.network.predict(x_t, t, cond, kind)
+        return prediction, features
+
+
+@dataclass(frozen=True)
+class FreshDraws:
+    """A stream that never repeats: draws of the density, beside noise they know nothing of."""
+
+    problem: Problem
+
+    def batch(self, seed: int, index: int, size: int) -> dict[str, Any]:
+        """The `index`-th global batch of `size` draws."""
+        problem, draw = self.problem, generator(seed, "draws", index)
+        which = torch.randint(len(problem.classes), (size,), generator=draw)
+        cond = {"label": torch.tensor(problem.classes)[which]}
+        x_0 = problem.draw(cond, draw)
+        return {"eps": torch.randn(x_0.shape, generator=draw), "x_0": x_0, "cond": cond}
+
+
+@dataclass
+class Problem:
+    """A density that is the teacher too, and what a student of it is.
+
+    name: of the presets that are read. draw(cond, generator): samples x_0 of it. latent: shape of a
+    sample. classes: the labels there are; nothing: the label of none. build: a fresh network.
+    """
+
+    name: str
+    density: Denoiser
+    draw: Callable[[Cond, torch.Generator], Tensor]
+    latent: tuple[int, ...]
+    classes: tuple[int, ...]
+    nothing: int
+    build: Callable[[], nn.Module]
+    batch: int = 128
+    _made: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+
+    def fresh(self) -> NetworkDenoiser:
+        """A fresh student."""
+        network = self.build()
+        call = network_call(network)
+        return NetworkDenoiser(network, call, self.density.path, "velocity", TIME_SCALE)
+
+    def cond(self, n: int) -> dict[str, Tensor]:
+        """Conditions of n samples, every class as often."""
+        return {"label": torch.tensor(self.classes)[torch.arange(n) % len(self.classes)]}
+
+    @property
+    def uncond(self) -> dict[str, Tensor]:
+        """The condition of none."""
+        return {"label": torch.tensor([self.nothing])}
+
+    def pairs(self, teacher: Denoiser, n: int, steps: int, order: int) -> tuple[TensorStream, Cost]:
+        """n pairs of a teacher, and what they cost. Those of the exact one are made once, and cost
+        their evaluations each time."""
+        began, cost, parts = time.perf_counter(), Cost(), -(-n // PART)
+        if isinstance(teacher, ExactTeacher):
+            made = self._made.setdefault((steps, order), [])
+            while len(made) < parts:
+                made.append(self._pairs(teacher, PART * len(made), PART, steps, order))
+            cost.evaluations = n * steps
+        else:
+            with counted(teacher) as cost:
+                made = [
+                    self._pairs(teacher, PART * k, min(PART, n - PART * k), steps, order)
+                    for k in range(parts)
+                ]
+        eps, x_0 = (torch.cat(each)[:n] for each in zip(*made[:parts], strict=True))
+        cost.seconds = time.perf_counter() - began
+        return TensorStream({"eps": eps, "x_0": x_0, "cond": self.cond(n)}), cost
+
+    @torch.no_grad()
+    def _pairs(
+        self, teacher: Denoiser, first: int, count: int, steps: int, order: int
+    ) -> tuple[Tensor, Tensor]:
+        """(eps, x_0) of the pairs from number `first` on."""
+        sampler = Sampler(steps, order=order)
+        scheduler = hub.make_scheduler(sampler, teacher.path, teacher.kind, teacher.time_scale)
+        generators = sample_generators(PAIR_SEED, count, first)
+        cond = {name: value[first:] for name, value in self.cond(first + count).items()}
+        eps = sample_noise(self.latent, generators)
+        return eps, teacher.sample(eps, cond, scheduler, steps, generators)
+
+
+@dataclass(frozen=True)
+class Student:
+    """A trained network, how it is sampled, and what it cost."""
+
+    network: Denoiser
+    training: Training
+    cost: Cost
+    train_steps: int
+
+    def copy(self) -> Denoiser:
+        """The network, to train further."""
+        return copy.deepcopy(self.network).requires_grad_(True)
+
+    def samples(self, n: int, seed: int, steps: int | None = None) -> Tensor:
+        """n samples by the method's own sampler of so many steps, on the noise that every student
+        of a seed gets."""
+        problem, method = self.training.problem, self.training.method(steps)
+
+        def run(noise: Tensor, cond: Cond, generators: list[torch.Generator]) -> Tensor:
+            return method.sample(self.network, noise, cond, None, generators)
+
+        return draw_samples(run, problem, n, seed)
+
+
+def draw_samples(
+    run: Callable[[Tensor, Cond, list[torch.Generator]], Tensor],
+    problem: Problem,
+    n: int,
+    seed: int,
+) -> Tensor:
+    """n samples of run(noise, cond, generators), in parts; sample i of a seed always has one noise
+    and one condition."""
+    parts, cond = [], problem.cond(n)
+    with torch.no_grad():
+        for first in range(0, n, PART):
+            generators = sample_generators(SAMPLE_SEED + seed, min(PART, n - first), first)
+            some = {name: value[first : first + PART] for name, value in cond.items()}
+            parts.append(run(sample_noise(problem.latent, generators), some, generators))
+    return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One method on one problem, from the start `begun`, or from nothing.
+
+    name: the method's, and after a colon a word for settings that are not its preset's. given:
+    settings over the preset. paired: whether its pairs are the teacher's, or unrelated ones.
+    """
+
+    name: str
+    problem: Problem
+    begun: Student | None
+    given: Mapping[str, Any] = field(default_factory=dict)
+    paired: bool = True
+
+    @property
+    def settings(self) -> Settings:
+        """All settings: the preset's under the problem's name, and over it what was given."""
+        cls = class_of(self.name)
+        preset, given = cls.presets.get(self.problem.name, {}), dict(self.given)
+        if "batch_size" not in preset:
+            given = {"batch_size": self.problem.batch} | given
+        settings = Settings.of(cls, given, self.problem.name)
+        settings.take_teacher(1.0, Sampler(50))
+        return settings
+
+    def method(self, steps: int | None = None) -> Method:
+        """The method with its scheduler; steps: in place of those of its settings."""
+        cls = class_of(self.name)
+        config, problem = self.settings.method, self.problem
+        if steps is not None and steps != getattr(config, "steps", steps):
+            config = replace(config, steps=steps)
+        method = cls(config, problem.density.path, problem.latent, uncond=problem.uncond)
+        method.scheduler = hub.make_scheduler(method.sampler(), method.path, "velocity", TIME_SCALE)
+        return method
+
+    def plan(self, budget: Budget) -> Plan:
+        """Its steps and pairs under a budget. ValueError where it cannot, or is refused."""
+        method, settings = self.method(), self.settings
+
+        def train(config: TrainerConfig, pairs: int, meter: Meter) -> None:
+            self._train(method, config, pairs, meter, None)
+
+        found = priced(method, settings.trainer, settings.run.pairs, train)
+        return fitted(budget, found, settings.run.pairs, settings.trainer.batch_size)
+
+    def run(self, max_steps: int, pairs: int, seed: int, watched: bool = True) -> Student:
+        """Train; Collapse where it goes wrong, which is looked for where it is `watched`."""
+        config = replace(
+            self.settings.trainer,
+            max_steps=max_steps,
+            seed=seed,
+            log_every=max_steps,
+            sample_every=0,
+            measure_every=max(1, max_steps // 4) if watched else 0,
+            checkpoint_every=max_steps,
+        )
+        meter, method = Meter(), self.method()
+        preview = self._preview(method) if watched else None
+        network = self._train(method, config, pairs, meter, preview)
+        return Student(network, self, meter.total(), max_steps)
+
+    def _preview(self, method: Method) -> Preview:
+        """The student beside draws of the density."""
+        cond = self.problem.cond(PREVIEWED)
+        real = self.problem.draw(cond, generator(PREVIEW_SEED, "preview"))
+        return Preview(PREVIEWED, cond, PREVIEW_SEED, lambda rows, stem: stem, reference=real)
+
+    def _train(
+        self,
+        method: Method,
+        config: TrainerConfig,
+        pairs: int,
+        meter: Meter,
+        preview: Preview | None,
+    ) -> Denoiser:
+        problem, begun, around = self.problem, self.begun, self.settings.run
+        streams: dict[str, Stream] = {"data": FreshDraws(problem), "prompts": FreshDraws(problem)}
+        if not self.paired:
+            streams["pairs"] = FreshDraws(problem)
+
+        def renew(teacher: Denoiser, stage: Stage, number: int) -> Stream:
+            if not self.paired:
+                return streams["pairs"]
+            made, cost = problem.pairs(teacher, pairs, around.pair_steps, around.pair_order)
+            meter.made[f"pairs {number}"] = cost
+            return made
+
+        teacher, rank = None, around.lora
+        if begun is not None:
+            if rank:
+                begin_student(method, lambda start: adapted(start, rank))
+            declared = _from_start(method.nets(), begun)
+            method.nets = lambda: declared  # type: ignore[method-assign]
+            teacher = ExactTeacher(copy.deepcopy(problem.density), begun.copy())
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = Trainer(
+                method,
+                Path(folder) / "run",
+                config,
+                streams={name: each for name, each in streams.items() if name in method.needs},
+                network=problem.fresh,
+                teacher=teacher if method.has_teacher else None,
+                make_pairs=renew,
+                preview=preview,
+                meter=meter,
+            )
+            trainer.run()
+            student = trainer.networks.exported("student")
+        assert isinstance(student, Denoiser)
+        return student.requires_grad_(False).eval()
+
+
+def _from_start(roles: Mapping[str, Role], begun: Student) -> dict[str, Role]:
+    """The roles as they begin: who copies the teacher's weights, or builds on them, gets those of
+    the start, the exact teacher having none."""
+
+    def beginning(role: Role) -> Role:
+        if role.start == "teacher" and role.build is None:
+            return replace(role, start=None, build=lambda given: begun.copy())
+        if role.build is not None:
+            build = role.build
+            return replace(role, build=lambda given: build({**given, "teacher": begun.copy()}))
+        return role
+
+    return {name: beginning(role) for name, role in roles.items()}
