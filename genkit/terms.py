@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genkit.denoisers.base import Backend, Denoiser, Repathed
+from genkit.denoisers.base import Backend, Denoiser
+from genkit.denoisers.repathed import Repathed
 from genkit.guidance import Cond
 from genkit.paths import Kind, Path, TrigFlow, expand, wide
 

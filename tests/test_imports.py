@@ -113,7 +113,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     },
     "accelerate": {"genkit.training"},
     "gradio": {"genkit_apps"},
-    "tyro": {"genkit.cli", "genkit.commands"},
+    "tyro": {"genkit.cli", "genkit.commands", "genkit.benchmarks"},
     "triton": {"genkit_kernels"},
 }
 # Modules whose loading loads none of these packages (checked in a fresh interpreter).

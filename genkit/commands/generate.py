@@ -51,7 +51,7 @@ def run(argv: list[str]) -> int:
     if asked.steps is not None and asked.steps < 1:
         raise ValueError(f"steps is {asked.steps}; give at least 1")
     from genkit.hub import Pipeline, hide_loading_bars
-    from genkit.modalities import call_arguments, many_argument, takes_actions
+    from genkit.modalities import call_arguments, many_argument, saved, takes_actions
     from genkit.modalities.film import NEEDED, has_encoder
     from genkit.rng import sample_generators
 
@@ -79,7 +79,7 @@ def run(argv: list[str]) -> int:
     )
     if takes_actions(pipeline) and not has_encoder():
         print(f"genkit: strips of frames are written; {NEEDED}", file=sys.stderr)
-    for file in write(made, Path(asked.out), asked.seed):
+    for file in saved(made, Path(asked.out), asked.seed):
         print(file)
     return 0
 
@@ -102,18 +102,3 @@ def chosen(style: Sequence[float]) -> int | tuple[float, ...]:
             f"style {style[0]:g} is no number of a style; give one, or several weights"
         )
     return int(style[0])
-
-
-def write(made: Any, out: Path, seed: int) -> list[Path]:
-    """Write what was made as files, numbered on from those that are there."""
-    from genkit.modalities import write_made
-
-    out.mkdir(parents=True, exist_ok=True)
-
-    def free(stem: Path, suffix: str) -> Path:
-        number = 0
-        while (place := stem.with_name(f"{stem.name}-{number:04d}")).with_suffix(suffix).exists():
-            number += 1
-        return place
-
-    return write_made(made, out / f"seed{seed}", free)

@@ -390,24 +390,3 @@ class Guided(Around):
         value = call(torch.cat([x_t, x_t]), torch.cat([timestep, timestep]), doubled, twice)
         uncond_value, cond_value = value.chunk(2)
         return guide(cond_value, uncond_value, self.w)
-
-
-class Repathed(Around):
-    """A Denoiser on another path: the same posterior, asked at the matching noise angle.
-
-    With x_inner = c x and times matched by angle, differentiating along this path's time gives
-    v = ((dt_inner/dt) v_inner - (dc/dt) x) / c: no quotient by sigma, so it is exact at both ends
-    and safe under jvp (for TrigFlow around rectified flow it is rCM's wrapper, arXiv 2510.08431).
-    """
-
-    def __init__(self, inner: Denoiser, path: Path) -> None:
-        super().__init__(inner, path, "velocity")
-        self.time_scale = 1.0
-
-    def raw(self, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None) -> Tensor:
-        c, there = self.path.repath(timestep, self.inner.path)
-        d_c, rate = self.path.repath_rates(timestep, self.inner.path)
-        x_there = x_t * expand(c.to(x_t.dtype), x_t)
-        v_there = self.inner.predict(x_there, there.to(x_t.dtype), cond, "velocity")
-        on_x, on_v = (-d_c / c).to(x_t.dtype), (rate / c).to(x_t.dtype)
-        return expand(on_x, x_t) * x_t + expand(on_v, x_t) * v_there

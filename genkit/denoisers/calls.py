@@ -138,9 +138,9 @@ def _mean(value: Tensor, x_t: Tensor) -> Tensor:
 CALLS: dict[str, Callable[..., Tensor]] = {
     "MLPDenoiser": class_conditional,
     "PromptedNetwork": prompted,
+    "CausalVideoTransformer": causal_frames,
     "SpeechDecoder": speech,
     "SpeechNetwork": speech_training,
-    "CausalVideoTransformer": causal_frames,
     "UNet2DModel": unet,
     "UNet2DConditionModel": text_unet,
     "PixArtTransformer2DModel": pixart,

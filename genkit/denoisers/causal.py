@@ -153,13 +153,11 @@ class Rollout:
 def network_denoiser(
     network: Any, path: Path, kind: Kind, time_scale: float, two_time: bool = False
 ) -> NetworkDenoiser:
-    """A network of a known class as a Denoiser: causal where it keeps a cache of what is past,
-    with its condition encoder where it has one."""
-    call = network_call(network)
-    causal = type(network).__name__ in CAUSAL
-    made = CausalDenoiser if causal else NetworkDenoiser
-    encoder = ENCODERS.get(type(network).__name__)
-    return made(network, call, path, kind, time_scale, two_time, encoder)
+    """A network of a known class as a Denoiser: causal where it keeps a cache of what is past, with
+    its condition encoder where it trains one."""
+    call, owner = network_call(network), type(network).__name__
+    made = CausalDenoiser if owner in CAUSAL else NetworkDenoiser
+    return made(network, call, path, kind, time_scale, two_time, ENCODERS.get(owner))
 
 
 def frame_of(cond: Mapping[str, Tensor], i: int) -> dict[str, Tensor]:

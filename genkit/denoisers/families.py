@@ -189,8 +189,8 @@ PIPELINES: dict[str, Family] = {
         _reader(_text_to_image),
         _named({"encoder_hidden_states": "prompt_embeds"}),
     ),
-    "TextToSpeechPipeline": Family("network", _mels, None, _spoken, "edm"),
     "InteractiveVideoPipeline": Family("network", _frames, None, _actions),
+    "TextToSpeechPipeline": Family("network", _mels, None, _spoken, "edm"),
     "DDPMPipeline": _DDPM,
     "DDIMPipeline": _DDPM,
     "StableDiffusionPipeline": Family(

@@ -1,7 +1,7 @@
-"""Preconditioning: EDM's, and the boundary condition of a consistency function.
+"""Preconditioning around networks: EDM's, and the boundary condition of consistency functions.
 
-Karras et al. 2022 (arXiv 2206.00364, table 1): a Denoiser around a network that sees and gives unit
-variance. Song et al. 2023 (arXiv 2303.01469, eq. 5 and appendix C).
+EDM: Karras et al. 2022 (arXiv 2206.00364, table 1), for networks that see and give unit variance.
+Boundary condition: Song et al. 2023 (arXiv 2303.01469, eq. 5 and appendix C).
 """
 
 from __future__ import annotations

@@ -108,7 +108,8 @@ class Method(base.Method):
         self.mu = config.target_ema  # of the last loss; "ct" lets it follow N(k)
 
     def stages(self) -> list[Stage]:
-        return [Stage("train", guidance=self.guidance)]
+        guidance = self.guidance if self.config.recipe == "cd" else 1.0
+        return [Stage("train", guidance=guidance)]
 
     def nets(self) -> dict[str, Role]:
         config = self.config

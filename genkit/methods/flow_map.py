@@ -36,6 +36,7 @@ class Method(base.Method):
     family = "trajectory"
     paper = "arXiv 2605.13724"
     needs = ("data",)
+    any_steps = True
     paths = ("rectified_flow",)
     presets = {}
 

@@ -35,6 +35,7 @@ class Method(base.Method):
     family = "consistency"
     paper = "arXiv 2310.04378"
     needs = ("data",)
+    any_steps = True
     presets = {}
 
     @dataclass
@@ -100,7 +101,7 @@ class Method(base.Method):
         w = self.scale(x_0.shape[:1], rng)
         x_t = self.path.add_noise(x_0, eps, t)
         with torch.no_grad():
-            x_s = self.guided(roles["teacher"], w).ode_step(x_t, t, s, cond, self.config.solver)
+            x_s = self.teacher(roles, w).ode_step(x_t, t, s, cond, self.config.solver)
             there = self._ended(self.there(roles["student.target"], x_s, s, cond, w), x_s, s)
         here = self.here(roles["student"], x_t, t, x_s, s, cond, w, rng)
         return {"total": terms.huber(here, there, mask, self.config.huber).mean()}
@@ -115,6 +116,11 @@ class Method(base.Method):
         """The guidance scale of each sample (b,)."""
         low, high = self.scales
         return low + (high - low) * rng.uniform(shape)
+
+    def teacher(self, roles: Roles, w: Tensor) -> Denoiser:
+        """The teacher guided with w (b,), which is its stage's own where there is one scale."""
+        one = self.scales[0] == self.scales[1]
+        return roles["teacher"] if one else self.guided(roles["teacher"], w)
 
     def here(
         self,

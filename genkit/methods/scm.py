@@ -3,7 +3,7 @@
 Lu & Song 2024 (arXiv 2410.11081, alg. 1, distillation). No grid and no target network: the student
 is pulled along its own derivative in time, taken on TrigFlow, with the tangent's unstable part
 warmed up, the tangent normalised, and a learned weight for each noise level. A student on any path
-is read as a velocity on TrigFlow (genkit.denoisers.base.Repathed); its network is not changed.
+is read as a velocity on TrigFlow (genkit.denoisers.repathed.Repathed); its network is not changed.
 Faithful but for: the tangent is normalised by its root mean square and the loss is a mean, as in
 NVIDIA's FastGen, where the paper takes norms and divides by the size; the warm-up is a share of
 the run (the paper's 10,000 steps are longer than most of ours); AdamW for RAdam; and one call gives

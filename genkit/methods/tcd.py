@@ -57,7 +57,7 @@ class Method(lcm.Method):
         end = self.ends(index, rng)
         x_t = self.path.add_noise(x_0, eps, t)
         with torch.no_grad():
-            x_s = self.guided(roles["teacher"], w).ode_step(x_t, t, s, cond, self.config.solver)
+            x_s = self.teacher(roles, w).ode_step(x_t, t, s, cond, self.config.solver)
             there = self.moved(roles["student.target"], x_s, s, end, cond, w)
         here = self.moved(roles["student"], x_t, t, end, cond, w)
         return {"total": terms.huber(here, there, mask, self.config.huber).mean()}

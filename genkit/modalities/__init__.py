@@ -29,9 +29,9 @@ __all__ = [
     "labels",
     "many_argument",
     "modality",
+    "saved",
     "takes_actions",
     "takes_labels",
-    "write_made",
 ]
 
 KINDS: dict[tuple[str, ...], Callable[[Samples], Modality]] = {
@@ -88,27 +88,31 @@ def takes_actions(pipeline: Any) -> bool:
     return _takes(pipeline, "actions")
 
 
-def write_made(made: Any, stem: Path, numbers: Callable[[Path, str], Path]) -> list[Path]:
-    """Write what a pipeline's call returned, clips, sounds or pictures, each to a file that is not
-    there.
-
-    numbers(stem, suffix) -> the next stem whose file with this suffix is not there yet.
-    """
-    if "frames" in made:
-        suffix = ".mp4" if has_encoder() else ".png"
-        return [write_clip(frames, numbers(stem, suffix)) for frames in made.frames]
-    files = []
+def saved(made: Any, out: Path, seed: int) -> list[Path]:
+    """Write what a pipeline returned, sounds as WAV, clips as MP4 (where an encoder is installed)
+    and pictures as PNG files, numbered on from those that are there; the files."""
+    out.mkdir(parents=True, exist_ok=True)
     if "audios" in made:
-        from genkit.audio.files import write
+        from genkit.audio.files import wav_bytes
 
-        for audio, n in zip(made.audios, made.lengths, strict=True):
-            file = numbers(stem, ".wav").with_suffix(".wav")
-            files.append(write(file, audio[0, : int(n)], made.sample_rate))
-        return files
-    for image in made.images:
-        files.append(numbers(stem, ".png").with_suffix(".png"))
-        image.save(files[-1])
-    return files
+        parts = zip(made.audios, made.lengths, strict=True)
+        held = [wav_bytes(each[0, : int(n)], made.sample_rate) for each, n in parts]
+        return [_numbered(out, seed, ".wav", lambda f, x=x: f.write_bytes(x)) for x in held]
+    if "frames" in made:
+        ending = ".mp4" if has_encoder() else ".png"
+        return [
+            _numbered(out, seed, ending, lambda f, x=x: write_clip(x, f.with_suffix("")))
+            for x in made.frames
+        ]
+    return [_numbered(out, seed, ".png", image.save) for image in made.images]
+
+
+def _numbered(out: Path, seed: int, ending: str, write: Callable[[Path], Any]) -> Path:
+    number = 0
+    while (file := out / f"seed{seed}-{number:04d}{ending}").exists():
+        number += 1
+    write(file)
+    return file
 
 
 def call_arguments(pipeline: Any, prompt: str | None) -> dict[str, Sequence[Any]]:

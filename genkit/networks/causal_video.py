@@ -85,14 +85,14 @@ class _Block(nn.Module):
         layer: int,
         cache: FrameCache | None,
     ) -> Tensor:
-        """x (b, f, tokens, width), condition (b, f, 6, width)."""
-        shift, scale, gate, shift_2, scale_2, gate_2 = (condition + self.table)[
-            ..., None, :
-        ].unbind(2)
+        """x (b, f tokens, width), condition (b, f, 6, width)."""
+        parts = (condition + self.table)[..., None, :].unbind(2)
+        shift, scale, gate, shift_2, scale_2, gate_2 = parts
+        x = x.unflatten(1, (condition.shape[1], -1))
         y = self.norm(x) * (1 + scale) + shift
         x = x + gate * self.out(self._attend(y, turn, mask, layer, cache))
         y = self.norm(x) * (1 + scale_2) + shift_2
-        return x + gate_2 * self.leave(F.gelu(self.enter(y)))
+        return (x + gate_2 * self.leave(F.gelu(self.enter(y)))).flatten(1, 2)
 
     def _attend(
         self,
@@ -192,8 +192,10 @@ class CausalVideoTransformer(ModelMixin, ConfigMixin):
         if cache is not None:
             cache.make_room(frames)
         mask = self._mask(frames, past is not None, cache)
+        x = x.flatten(1, 2)
         for layer, block in enumerate(self.blocks):
             x = block(x, modulation, turn, mask, layer, cache)
+        x = x.unflatten(1, (-1, self.grid**2))
         shift, scale = self.last(condition[:, -frames:, None]).chunk(2, -1)
         x = self.norm(x[:, -frames:]) * (1 + scale) + shift
         return self._pixels(self.leave(x))

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from genkit.denoisers.autoregressive import autoregressive
-from genkit.denoisers.base import Guided, Repathed
+from genkit.denoisers.base import Guided
 from genkit.denoisers.causal import CausalDenoiser
+from genkit.denoisers.repathed import Repathed
 from genkit.hub import make_scheduler
 from genkit.paths import DiscreteVP, RectifiedFlow, TrigFlow
 from genkit.sampling import Sampler

@@ -193,6 +193,8 @@ def test_data_recipes_ask_no_teacher_and_stop_gradients_at_the_target(learned, p
     method.loss(roles, batch, Moment(method.stages()[0], 50, 100), Rng(0))["total"].backward()
     assert target.mean.grad is None and student.mean.grad.abs() > 0
     assert ("target" in method.nets()["student"].ema) is (recipe == "ct")
+    guided = method_of(recipe, path, guidance=3.0)
+    assert guided.stages()[0].guidance == 1, "the data is not guided"
 
 
 @pytest.mark.parametrize("path", [RectifiedFlow(), EDM(), VP(), TrigFlow(0.5)])

@@ -8,11 +8,10 @@ import torch
 
 import genkit
 from genkit import api
-from genkit.commands.generate import write
 from genkit.data import load, speech_formants
 from genkit.data.base import Prompts
 from genkit.denoisers.diffusers import as_denoiser
-from genkit.modalities import call_arguments, many_argument, modality
+from genkit.modalities import call_arguments, many_argument, modality, saved
 from genkit.modalities.speech import Laid
 from genkit.networks.speech import SpeechDecoder
 from genkit.rng import sample_generators, sample_noise
@@ -134,7 +133,7 @@ def test_the_command_line_says_and_saves(teacher, tmp_path):
     arguments = call_arguments(made, "A cat.")
     assert arguments == {"text": ["A cat."]} and many_argument(made).startswith("num_waveforms")
     out = made(**arguments, num_inference_steps=1)
-    files = [*write(out, tmp_path, 3), *write(out, tmp_path, 3)]
+    files = [*saved(out, tmp_path, 3), *saved(out, tmp_path, 3)]
     assert [each.name for each in files] == ["seed3-0000.wav", "seed3-0001.wav"]
 
 

@@ -9,7 +9,8 @@ from training_toys import TwoRoles, call, denoiser, two_roles
 
 from genkit.data.pairs import cached_pairs
 from genkit.data.streams import Cost
-from genkit.denoisers.base import Guided, Repathed
+from genkit.denoisers.base import Guided
+from genkit.denoisers.repathed import Repathed
 from genkit.paths import VP
 from genkit.training.meter import Meter, counted, networks
 

@@ -25,7 +25,8 @@ from genkit_pipelines.trained import AfterStep, TrainedPipeline, tensor_inputs
 class ClassConditionalImagePipeline(TrainedPipeline):
     """Images of the classes asked for.
 
-    network: called as (x, timestep, class_labels); its config gives in_channels, sample_size and
+    network: called as (x, timestep, class_labels), with a second timestep or guidance= where its
+    config says two_time or guidance_input; its config gives in_channels, sample_size and
     num_classes, and class `num_classes` means no class. scheduler: holds the trained grid.
     """
 

@@ -29,10 +29,11 @@ Prompt = str | list[str]
 class TextToImagePipeline(TrainedPipeline):
     """Images of what a prompt says.
 
-    network: called as (x, encoder_hidden_states=, timestep=); its config gives in_channels and
-    sample_size. text_encoder: its last hidden state conditions the network; padding is seen like
-    any token, and no condition is the empty prompt. vae: AutoencoderKL or AutoencoderTiny, whose
-    latents the network makes; None for pixels in [-1, 1].
+    network: called as (x, encoder_hidden_states=, timestep=), with second_timestep= or guidance=
+    where its config says two_time or guidance_input; its config gives in_channels and sample_size.
+    text_encoder: its last hidden state conditions the network; padding is seen like any token, and
+    no condition is the empty prompt. vae: AutoencoderKL or AutoencoderTiny, whose latents the
+    network makes; None for pixels in [-1, 1].
     """
 
     model_cpu_offload_seq = "text_encoder->network->vae"
@@ -172,7 +173,9 @@ class TextToImagePipeline(TrainedPipeline):
         """`num_images_per_prompt` images of each prompt, those of one prompt together.
 
         num_inference_steps, guidance_scale: None means as trained; guidance is uncond +
-        scale (cond - uncond), 1 is off, and negative prompts then do nothing (which is said).
+        scale (cond - uncond), 1 is off, and negative prompts then do nothing (which is said). A
+        network that takes the scale as an input is evaluated once; beside a negative prompt it is
+        told 1 and guided like others.
         generator: one, or a list with one per image, which makes an image independent of the
         others. latents: unit noise (n, channels, size, size). prompt_embeds: of `encode_prompt`.
         output_type: "pil", "np" (n, h, w, c) and "pt" (n, c, h, w) in [0, 1], or "latent", the
