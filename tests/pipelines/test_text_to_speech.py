@@ -4,11 +4,13 @@ Its networks are random and tiny: nothing of how it sounds is tested here.
 """
 
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
 
 import genkit
+from genkit import hub
 from genkit.denoisers.calls import speech
 from genkit.denoisers.diffusers import as_denoiser
 from genkit.hub import make_scheduler, save_pipeline
@@ -199,3 +201,17 @@ def test_bad_input_is_told_in_one_sentence(asked, told):
         pipeline()(**{"generator": torch.Generator(), **asked})
     assert "\n" not in str(error.value)
     assert pipeline()("Go.").audios.numel()
+
+
+def test_a_committed_pipeline_opens_and_speaks_as_it_did():
+    """Random weights, made once by hub.save_pipeline: folders name these modules for ever."""
+    folder = Path(__file__).parents[1] / "data" / "saved_pipelines" / "speech"
+    pipe = genkit.Pipeline.from_pretrained(folder)
+    mels = pipe("Go.", "bob", generator=generators(1), output_type="latent")
+    assert int(mels.lengths[0]) == 12
+    golden = [-0.0106705, 0.0311377, -0.1372681, 0.0542385]
+    assert mels.audios[0, 0, :4].tolist() == pytest.approx(golden, abs=1e-4)
+    sound = pipe("Go.", "bob", generator=generators(1)).audios[0, 0]
+    golden = [-0.034033, 0.0163233, 0.0037761, -0.0283404]
+    assert sound[1000:1004].tolist() == pytest.approx(golden, abs=1e-4)
+    assert pipe.speakers == ["ann", "bob"] and hub.trained(pipe)["steps"] == 1
