@@ -164,6 +164,7 @@ def _method(name: str, settings: Settings, denoiser: Denoiser, kind: Modality) -
     built = catalogue.method_class(name)(
         settings.method, denoiser.path, kind.latent, kind.distance, kind.uncond
     )
+    built.levels = denoiser.levels
     built.scheduler = hub.make_scheduler(
         built.sampler(), denoiser.path, denoiser.kind, denoiser.time_scale
     )

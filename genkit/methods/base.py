@@ -135,7 +135,7 @@ class Method:
     path: the student's path. distance: a per-sample distance of the modality. latent: shape of one
     sample without the batch. uncond: the conditions of no condition, batch 1, where the modality
     has them. After construction the run sets `scheduler`, made by `hub` from `sampler()`; `sample`
-    and backward simulation run it.
+    and backward simulation run it; and `levels`, those of the student's Denoiser.
     """
 
     family: ClassVar[str]
@@ -143,8 +143,8 @@ class Method:
     needs: ClassVar[tuple[Stream, ...]]
     paths: ClassVar[tuple[str, ...]] = ("rectified_flow", "trigflow", "edm", "vp", "discrete_vp")
     has_teacher: ClassVar[bool] = True
-    # Whether it trains denoisers of sequences, whose frames each have their own noise level: its
-    # times are of `Denoiser.time_shape`, and what it noises sees the rest by `Denoiser.given`.
+    # Whether it trains denoisers of sequences: its times have the first `levels` axes, and what it
+    # noises sees the rest by `Denoiser.given`.
     framewise: ClassVar[bool] = False
     # {data set: settings that were found to serve it}, of the method, the trainer and the run.
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -168,6 +168,7 @@ class Method:
         self.config, self.path, self.latent, self.distance = config, path, tuple(latent), distance
         self.uncond = uncond
         self.scheduler: Any = None
+        self.levels = 1
 
     @property
     def name(self) -> str:

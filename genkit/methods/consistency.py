@@ -104,7 +104,7 @@ class Method(base.Method):
         eps = self.path.noise(x_0.shape, rng)
         n = self.intervals(moment)
         cond = roles["student"].given(x_0, cond, eps)
-        index = rng.integers(1, n + 1, roles["student"].time_shape(x_0))
+        index = rng.integers(1, n + 1, x_0.shape[: self.levels])
         t, s = self._time(index, n), self._time(index - 1, n)
         x_t = self.path.add_noise(x_0, eps, t)
         with torch.no_grad():
