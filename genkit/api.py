@@ -235,6 +235,7 @@ def _method(name: str, settings: Settings, denoiser: Denoiser, kind: Modality) -
         kind.uncond,
         kind.decode_for_loss,
     )
+    built.levels = denoiser.levels
     built.scheduler = hub.make_scheduler(
         built.sampler(),
         denoiser.path,

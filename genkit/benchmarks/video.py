@@ -13,9 +13,7 @@ import statistics
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from genkit import hub
 
@@ -25,8 +23,8 @@ WARM = 20  # frames before the clock starts
 
 @dataclass
 class Settings:
-    pipeline: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PIPELINE")]
-    """A shipped name, a folder, or a hub id."""
+    pipeline: str = "world-onestep"
+    """A shipped name, a folder, or a hub id; it may stand first, without the flag."""
     teacher: str | None = None
     """Its teacher; by default the one its record names, none if it names none."""
     teacher_steps: int | None = None

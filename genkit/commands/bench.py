@@ -26,8 +26,9 @@ def run(argv: list[str]) -> int:
         from genkit.catalogue import unknown
 
         raise unknown("benchmark", argv[0], BENCHES)
-    from genkit.commands.flags import parse
+    from genkit.commands.flags import names, parse
 
-    bench = importlib.import_module(BENCHES[argv[0]])
-    bench.main(parse(bench.Settings, argv[1:], f"bench {argv[0]}"))
+    bench, rest = importlib.import_module(BENCHES[argv[0]]), argv[1:]
+    named = rest and not rest[0].startswith("-") and "--pipeline" in names(bench.Settings)
+    bench.main(parse(bench.Settings, [*["--pipeline"] * bool(named), *rest], f"bench {argv[0]}"))
     return 0

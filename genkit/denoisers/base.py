@@ -33,8 +33,7 @@ class Denoiser(nn.Module):
     two_time: the network takes a second time s, and its raw output is the mean velocity from t to s
     (at s = t, its velocity), or what stands for it in another kind. sigma_data: where the sampling
     loop evaluates a bare network, whose preconditioning the scheduler then applies; else None.
-    levels: how many leading axes of a sample have a noise level of their own: 1, the batch, or 2,
-    frames too.
+    levels: 1 where x_t has a time for each sample, (b,), 2 where each frame has its own, (b, f).
     """
 
     sigma_data: float | None = None
@@ -74,14 +73,8 @@ class Denoiser(nn.Module):
         """Itself, without the guidance around it where there is one."""
         return self
 
-    def time_shape(self, x: Tensor) -> torch.Size:
-        """The shape of the times at which x (b, ...) may be noised: (b,), or (b, f)."""
-        return x.shape[: self.levels]
-
     def given(self, x_0: Tensor, cond: Cond, eps: Tensor) -> Cond:
-        """cond, with what a part of x_0 (b, ...) that is denoised may know of the other parts, as
-        they are when it is sampled; eps: the noise of this batch. Nothing, where all parts are
-        denoised at once."""
+        """cond, with what a noised part of x_0 may know of the others; eps: this batch's noise."""
         return cond
 
     def mean_velocity(self, x_t: Tensor, t: Tensor, cond: Cond, s: Tensor) -> Tensor:
@@ -185,8 +178,7 @@ class Denoiser(nn.Module):
         sigma / (alpha + sigma), which are finite on every path; Euler there is DDIM (arXiv
         2010.02502, eq. 12) on every path. Heun costs two evaluations.
         """
-        scale_t, flow_t = _flow_coordinates(self.path, t)
-        scale_s, flow_s = _flow_coordinates(self.path, s)
+        (scale_t, flow_t), (scale_s, flow_s) = map(self.path.flow_coordinates, (t, s))
         step = expand((flow_s - flow_t).to(x_t.dtype), x_t)
         scale_t, scale_s = (expand(c.to(x_t.dtype), x_t) for c in (scale_t, scale_s))
         velocity = self._flow_velocity(x_t, t, cond)
@@ -291,13 +283,6 @@ def _tokens(output: Tensor) -> Tensor:
     if output.ndim == 3:
         return output
     return output.flatten(2).transpose(1, 2)
-
-
-def _flow_coordinates(path: Path, t: Tensor) -> tuple[Tensor, Tensor]:
-    """(alpha + sigma, sigma / (alpha + sigma)) at t."""
-    wide_t = wide(t)
-    scale = path.alpha(wide_t) + path.sigma(wide_t)
-    return scale, path.sigma(wide_t) / scale
 
 
 def _central_difference(

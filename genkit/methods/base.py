@@ -168,8 +168,8 @@ class Method:
     sample without the batch. uncond: the conditions of no condition, batch 1, where the modality
     has them. decode: samples as what they stand for, pictures of latents, with gradient. After
     construction the run sets `scheduler`, made by `hub` from `sampler()`; `sample` and backward
-    simulation run it. It sets `teachers` too, how many there are; they are the roles
-    `teacher_name(0)` and on.
+    simulation run it. It sets `levels`, those of the student's Denoiser, and `teachers` too, how
+    many there are; they are the roles `teacher_name(0)` and on.
     """
 
     family: ClassVar[str]
@@ -182,8 +182,8 @@ class Method:
     merges: ClassVar[bool] = False  # whether it takes several teachers
     # Whether training does not depend on `config.steps`: one student takes any number of steps.
     any_steps: ClassVar[bool] = False
-    # Whether it trains denoisers of sequences, whose frames each have their own noise level: its
-    # times are of `Denoiser.time_shape`, and what it noises sees the rest by `Denoiser.given`.
+    # Whether it trains denoisers of sequences: its times have the first `levels` axes, and what it
+    # noises sees the rest by `Denoiser.given`.
     framewise: ClassVar[bool] = False
     # {data set: settings that were found to serve it}, of the method, the trainer and the run; what
     # stands under "" is for all of them.
@@ -209,7 +209,7 @@ class Method:
         self.config, self.path, self.latent, self.distance = config, path, tuple(latent), distance
         self.uncond, self.decode = uncond, decode
         self.scheduler: Any = None
-        self.teachers = 1
+        self.teachers, self.levels = 1, 1
 
     @property
     def name(self) -> str:

@@ -136,14 +136,14 @@ class Method(base.Method):
         data, config = batch["data"], self.config
         x_0, cond, mask = data["x_0"], data["cond"], data.get("mask")
         eps = self.path.noise(x_0.shape, rng)
-        own, levels = config.recipe in ("ict", "ect"), roles["student"].time_shape(x_0)
-        if own and len(levels) > 1:
+        own = config.recipe in ("ict", "ect")
+        if own and self.levels > 1:
             raise ValueError(
                 f"the recipe {config.recipe} weighs whole samples, and the frames of these each "
                 "have a noise level; use cd or ct"
             )
         cond = roles["student"].given(x_0, cond, eps)
-        t, s, weight = self.pair(moment, levels, rng)
+        t, s, weight = self.pair(moment, x_0.shape[: self.levels], rng)
         x_t, seed = self.path.add_noise(x_0, eps, t), rng.torch_seed()
         with torch.no_grad():
             if config.recipe == "cd":

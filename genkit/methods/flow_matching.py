@@ -122,7 +122,7 @@ class Method(base.Method):
         student, mask = roles["student"], batch["data"].get("mask")
         eps = self.path.noise(x_0.shape, rng)
         # Not 0: the velocity of a prediction of x_0 divides by sigma.
-        times = TIMES[self.config.time](self.path, student.time_shape(x_0), rng)
+        times = TIMES[self.config.time](self.path, x_0.shape[: self.levels], rng)
         t = times.clamp(min=1e-4)
         x_t = self.path.add_noise(x_0, eps, t)
         if self.config.forced and rng.integer(0, 1000) < 1000 * self.config.forced:

@@ -165,6 +165,13 @@ class Path(ABC):
         there = other.t_of_angle(self.angle(wide_t))
         return other._norm(there) / self._norm(wide_t), there
 
+    def flow_coordinates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha + sigma, sigma / (alpha + sigma)) at t: x / (alpha + sigma) at that time is
+        rectified flow."""
+        wide_t = wide(t)
+        scale = self.alpha(wide_t) + self.sigma(wide_t)
+        return scale, self.sigma(wide_t) / scale
+
     def repath_rates(self, t: Tensor, other: Path) -> tuple[Tensor, Tensor]:
         """(dc/dt, dt'/dt) of `repath` along this path's time, without dividing by sigma.
 

@@ -31,6 +31,7 @@ def data(n, seed=0):
 
 def method_of(module, **config):
     method = module.Method(module.Method.Config(**config), RectifiedFlow(), (FRAMES, 1, 1, 1))
+    method.levels = 2
     method.scheduler = make_scheduler(method.sampler(), method.path, "velocity", 1.0)
     return method
 
