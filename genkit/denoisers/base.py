@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from genkit.guidance import Cond, both, guide
-from genkit.paths import Kind, Path, expand, wide
+from genkit.paths import Kind, Path, expand
 from genkit.sampling import Generators, Sampler, network_times, sample
 
 Backend = Literal["func", "difference", "kernel"]

@@ -128,7 +128,7 @@ def test_text_pipelines_are_asked_for_a_style():
     noise = torch.randn(1, *loaded.latent)
     drawn = [
         pipeline(
-            "a red circle", latents=noise, num_inference_steps=1, output_type="latent", style=style
+            "a cat", latents=noise, num_inference_steps=1, output_type="latent", style=style
         ).images
         for style in (0, 1, [0.5, 0.5])
     ]
