@@ -141,7 +141,8 @@ def plan_one(work: Work) -> dict[str, Any]:
         return {"refused": f"{type(error).__name__}: {_sentence(error)}"}
     seconds = plan.max_steps * plan.prices.step["seconds"]
     seconds += plan.pairs * plan.prices.pair["seconds"] * plan.prices.sets
-    return {"max_steps": plan.max_steps, "pairs": plan.pairs, "seconds": seconds}
+    pairs = plan.pairs if plan.prices.sets else 0
+    return {"max_steps": plan.max_steps, "pairs": pairs, "seconds": seconds}
 
 
 def run_one(work: Work) -> list[Row]:
