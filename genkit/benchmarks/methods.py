@@ -45,7 +45,7 @@ class Settings:
     """Of analytic-digits, spectral-fields and conditional-variance."""
     methods: tuple[str, ...] = ()
     """Only these, besides what stands beside them; none named means all."""
-    budget: str = "200k-nfe"
+    budget: str = "150k-nfe"
     """Network evaluations of every training, teacher pairs included; the start's come on top."""
     seeds: int = 5
     """Seeds of what is trained."""
@@ -72,7 +72,7 @@ class Settings:
             raise ValueError(f"steps are {list(self.steps)}; give numbers from 1 on, such as 1,2,4")
         if Budget.of(self.budget).evaluations is None:
             raise ValueError(
-                f"budget is {self.budget!r}; here it is of evaluations, such as 200k-nfe"
+                f"budget is {self.budget!r}; here it is of evaluations, such as 150k-nfe"
             )
 
     def asked(self) -> Settings:
@@ -141,7 +141,8 @@ def plan_one(work: Work) -> dict[str, Any]:
         return {"refused": f"{type(error).__name__}: {_sentence(error)}"}
     seconds = plan.max_steps * plan.prices.step["seconds"]
     seconds += plan.pairs * plan.prices.pair["seconds"] * plan.prices.sets
-    return {"max_steps": plan.max_steps, "pairs": plan.pairs, "seconds": seconds}
+    pairs = plan.pairs if plan.prices.sets else 0
+    return {"max_steps": plan.max_steps, "pairs": pairs, "seconds": seconds}
 
 
 def run_one(work: Work) -> list[Row]:

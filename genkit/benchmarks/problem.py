@@ -37,6 +37,7 @@ from genkit.training.preview import Preview
 from genkit.training.trainer import Trainer
 
 START = "flow_matching"
+KNOWN = "known-density"  # the presets that are for all problems
 PAIR_SEED, SAMPLE_SEED, PREVIEW_SEED = 5_000_000, 6_000_000, 7_000_000
 PREVIEWED = 256  # samples by which a collapse is seen, at every quarter of a training
 TIME_SCALE = 1000.0
@@ -73,11 +74,13 @@ class ExactTeacher(NetworkDenoiser):
         names: Sequence[str],
         until: str | None = None,
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """As every Denoiser's, and one evaluation like theirs."""
-        _, features = self.like.trace(x_t, t, cond, "velocity", names, until)
+        """As every Denoiser's, and one evaluation like theirs; names may be those of `like`."""
+        own = {name: name.removeprefix("like.") for name in names}
+        last = until and until.removeprefix("like.")
+        _, found = self.like.trace(x_t, t, cond, "velocity", list(own.values()), last)
         assert isinstance(self.network, Denoiser)
         prediction = None if until else self.network.predict(x_t, t, cond, kind)
-        return prediction, features
+        return prediction, {name: found[theirs] for name, theirs in own.items()}
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class Problem:
     classes: tuple[int, ...]
     nothing: int
     build: Callable[[], nn.Module]
-    batch: int = 128
+    batch: int = 64
     _made: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
 
     def fresh(self) -> NetworkDenoiser:
@@ -217,12 +220,13 @@ class Training:
 
     @property
     def settings(self) -> Settings:
-        """All settings: the preset's under the problem's name, and over it what was given."""
+        """All settings: the preset's for every known density, over it that under the problem's
+        name, and over it what was given."""
         cls = class_of(self.name)
-        preset, given = cls.presets.get(self.problem.name, {}), dict(self.given)
-        if "batch_size" not in preset:
-            given = {"batch_size": self.problem.batch} | given
-        settings = Settings.of(cls, given, self.problem.name)
+        common = {"batch_size": self.problem.batch} | dict(cls.presets.get(KNOWN, {}))
+        own = cls.presets.get(self.problem.name, {})
+        given = {name: value for name, value in common.items() if name not in own}
+        settings = Settings.of(cls, given | dict(self.given), self.problem.name)
         settings.take_teacher(1.0, Sampler(50))
         return settings
 

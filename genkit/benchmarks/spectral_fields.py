@@ -95,7 +95,6 @@ class SpectralFields(Bench):
             (0, 1),
             2,
             lambda: MLPDenoiser(1, SIZE, WIDTH, DEPTH, num_classes=len(CLASSES), patch=PATCH),
-            batch=64,
         )
 
     def _draw(self, cond: Cond, draw: torch.Generator) -> Tensor:

@@ -70,9 +70,9 @@ class Method(base.Method):
             "evaluate_precision": "bf16",
             "shift": 3.0,
         },
-        # Chosen on seed 0 with 20 seconds: a regression step costs a tenth of a matching one, so
-        # half of the steps would leave the regression all but untrained.
-        "analytic-digits": {"warmup_share": 0.85, "fake_turns": 2},
+        # The share on seed 0 of the digits: a regression step costs a tenth of a matching one, so
+        # half of the steps would leave it all but untrained. Rates on one of conditional-variance.
+        "known-density": {"warmup_share": 0.85, "fake_turns": 2, "lr": 5e-4, "fake_lr": 1e-3},
     }
 
     @dataclass

@@ -46,7 +46,7 @@ class Method(dmd2.Method):
             "pairs": 60_000,
             "pair_steps": 8,
         },
-        "analytic-digits": {"warmup_share": 0.85, "fake_turns": 2},
+        "known-density": {"warmup_share": 0.85, "fake_turns": 2, "lr": 5e-4, "fake_lr": 1e-3},
     }
 
     @dataclass

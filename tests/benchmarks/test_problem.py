@@ -6,6 +6,7 @@ import torch
 from genkit.benchmarks import problem as problems
 from genkit.benchmarks.problem import START, ExactTeacher, FreshDraws, Training
 from genkit.comparison.budget import Budget
+from genkit.networks.head import blocks
 from genkit.training.meter import counted
 
 
@@ -63,6 +64,10 @@ def test_the_exact_teacher_counts_as_a_network_does(problem, begun):
     assert torch.equal(prediction, problem.density.predict(x, t, cond, "x_0"))
     theirs = begun.network.trace(x, t, cond, "x_0", ("network.blocks.1",))[1]
     assert torch.equal(features["network.blocks.1"], theirs["network.blocks.1"])
+    names = blocks(teacher)
+    assert names == ("like.network.blocks.0", "like.network.blocks.1")
+    _, features = teacher.trace(x, t, cond, "x_0", names)
+    assert torch.equal(features[names[1]], theirs["network.blocks.1"])
 
 
 @pytest.mark.parametrize("name", ["regression", "consistency", "progressive", "ladd", "meanflow"])
@@ -106,9 +111,12 @@ def test_a_collapse_is_seen(problem, begun):
 def test_presets_are_read_under_the_problems_name(problem, monkeypatch):
     from genkit.methods.regression import Method
 
-    monkeypatch.setattr(Method, "presets", {"tiny": {"lr": 0.5, "pairs": 7}, "digits": {"ema": 0}})
+    known = {"lr": 0.1, "pair_steps": 3}
+    presets = {"tiny": {"lr": 0.5, "pairs": 7}, "digits": {"ema": 0}, "known-density": known}
+    monkeypatch.setattr(Method, "presets", presets)
     settings = Training("regression", problem, None, {"ema": 0.25}).settings
     assert (settings.method.lr, settings.run.pairs, settings.method.ema) == (0.5, 7, 0.25)
+    assert (settings.run.pair_steps, settings.trainer.batch_size) == (3, 16)
     with pytest.raises(ValueError, match="did you mean 'lr'"):
         Training("regression", problem, None, {"lt": 1}).plan(Budget(evaluations=1000))
 
