@@ -27,7 +27,11 @@ PACKAGES = {
 # A row holds for the module it names and all below it, unless a longer row fits. Every module may
 # import what its own row covers, and `genkit.__version__`. A module without a row fails: add one.
 CORE = {"genkit.rng", "genkit.paths", "genkit.times", "genkit.sampling", "genkit.guidance"}
-MATH = CORE | {"genkit.denoisers.base", "genkit.denoisers.preconditioned", "genkit.terms"}
+MATH = (
+    CORE
+    | {"genkit.terms"}
+    | {f"genkit.denoisers.{name}" for name in ("base", "preconditioned", "repathed")}
+)
 PARTS = {"genkit.schedulers", "genkit.acceleration", "genkit.search", "genkit.networks"}
 GLUE = (
     MATH
@@ -49,7 +53,8 @@ ARROWS: dict[str, set[str]] = {
     "genkit.denoisers": MATH,
     # A teacher's folder is opened as any pipeline is; so hub imports no adapter.
     "genkit.denoisers.diffusers": MATH | {"genkit.denoisers", "genkit.hub"},
-    "genkit.terms": CORE | {"genkit.denoisers.base"},
+    "genkit.denoisers.repathed": CORE | {"genkit.denoisers.base"},
+    "genkit.terms": CORE | {"genkit.denoisers.base", "genkit.denoisers.repathed"},
     "genkit.networks": MATH | {"genkit_kernels", "genkit.audio"},
     "genkit.schedulers": MATH,
     "genkit.search": MATH | {"genkit.schedulers"},
