@@ -36,7 +36,8 @@ class ActionClips(Modality):
         none = {"action": torch.full((1, latent[0]), data.num_classes)}
         held_out = load(data.name, "test").cond["action"]
         distance = terms.pseudo_huber_by_frame
-        return cls(data.name, latent, none, distance, "velocity", data.num_classes, held_out)
+        asked = {"num_actions": data.num_classes, "actions": held_out}
+        return cls(data.name, latent, none, distance, "velocity", **asked)
 
     def asked(self, n: int) -> Tensor:
         assert self.actions is not None, "the modality of a data set has its actions"

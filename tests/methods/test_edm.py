@@ -15,7 +15,7 @@ from genkit.denoisers.preconditioned import EDMPreconditioned
 from genkit.methods.base import Roles
 from genkit.methods.edm import Method
 from genkit.networks.mlp import MLPDenoiser
-from genkit.paths import EDM
+from genkit.paths import EDM, RectifiedFlow
 from genkit.rng import Rng, sample_generators, sample_noise
 from genkit.sampling import Sampler
 
@@ -80,7 +80,7 @@ def fresh(**config):
     network = MLPDenoiser(width=16, depth=2)
     for begins_at_zero in (network.leave, network.blocks[0].modulation):
         torch.nn.init.normal_(begins_at_zero.weight, std=0.1)
-    bare = NetworkDenoiser(network, network_call(network), EDM(), "velocity", 1000.0)
+    bare = NetworkDenoiser(network, network_call(network), RectifiedFlow(), "velocity", 1000.0)
     return Method.fresh(Method.Config(**config), bare)
 
 
