@@ -11,9 +11,10 @@ keywords, those of the method, the trainer and the run by their plain names.
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,17 @@ from genkit import catalogue, hub
 from genkit.acceleration.training_attention import quicken_training
 from genkit.data import open_data
 from genkit.data.base import Prompts
-from genkit.denoisers.base import Denoiser, NetworkDenoiser
-from genkit.denoisers.calls import network_call
+from genkit.denoisers.base import Denoiser
+from genkit.denoisers.causal import network_denoiser
 from genkit.denoisers.diffusers import Loaded, as_denoiser, load_denoiser
 from genkit.evaluation import evaluate
 from genkit.latents import vae_scale
 from genkit.lora import adapted
 from genkit.methods.base import Method, begin_student
 from genkit.modalities import Modality, modality
-from genkit.paths import RectifiedFlow
+from genkit.networks.size import parameters, parsed, resized
 from genkit.runs import REPORT, Run, Teacher, say
-from genkit.settings import Settings
+from genkit.settings import RunConfig, Settings
 from genkit.training.checkpoints import Checkpoints
 from genkit.training.folder import check_folder
 from genkit.training.trainer import Trainer
@@ -56,19 +57,31 @@ def train(
     the method, the trainer or the run. ValueError for what cannot be, before anything is made;
     Collapse if training goes wrong, Interrupted (saved) at Ctrl-C, OSError for a full disk.
     """
+    run, record = prepare_teacher(data, method, **config)
+    return _go(run, record, Path(out), resume)
+
+
+def prepare_teacher(data: str, method: str, **config: Any) -> tuple[Run, dict[str, Any]]:
+    """The run that `train` goes, and its record: all that can be refused is refused here."""
     if catalogue.method(method).facts["has_teacher"]:
         raise ValueError(f"{method} needs a teacher: use distill, or genkit train-distill {method}")
     settings = Settings.of(catalogue.method_class(method), config, data)
     if settings.run.lora:
         raise ValueError("lora adapts a trained network; training from nothing has none")
+    if settings.run.student_size:
+        raise ValueError(
+            "student_size is of a student; a teacher has the size of its data's network"
+        )
     record = {"command": "train", "method": method, "data": data, "settings": settings.flat()}
     samples = open_data(data, settings.run.size)
     if isinstance(samples, Prompts):
         raise ValueError(f"{data} holds prompts without pictures; a teacher is trained on samples")
     kind = modality(samples)
-    denoiser = fresh_denoiser(kind)
+    if settings.run.decoder:
+        kind = kind.decoded_by(settings.run.decoder)
+    denoiser = fresh_denoiser(kind, catalogue.method_class(method), settings.method)
     built = _method(method, settings, denoiser, kind)
-    return _go(Run(built, settings, kind, samples, None), record, Path(out), resume)
+    return Run(built, settings, kind, samples, None), record
 
 
 def distill(
@@ -78,20 +91,27 @@ def distill(
     out: str | os.PathLike[str] = QUICKSTART["out"],
     resume: bool = False,
     student: Any = None,
+    teachers: Sequence[Any] = (),
     **config: Any,
 ) -> Any:
     """Train a few-step student of a teacher in the folder `out`, and return its pipeline.
 
     teacher: a pipeline, a folder, a shipped name or a hub id. data: a data set, by default the one
     the teacher was trained on. student: the pipeline of an earlier student to go on with, instead
-    of beginning at the teacher. resume, config and errors: as for `train`.
+    of beginning at the teacher. teachers: further ones, for a method that merges several. resume,
+    config and errors: as for `train`.
     """
-    run, record = prepare(teacher, method, data, student, **config)
+    run, record = prepare(teacher, method, data, student, teachers, **config)
     return _go(run, record, Path(out), resume)
 
 
 def prepare(
-    teacher: Any, method: str, data: str | None = None, student: Any = None, **config: Any
+    teacher: Any,
+    method: str,
+    data: str | None = None,
+    student: Any = None,
+    teachers: Sequence[Any] = (),
+    **config: Any,
 ) -> tuple[Run, dict[str, Any]]:
     """The run that `distill` goes, and its record: all that can be refused is refused here."""
     if not catalogue.method(method).facts["has_teacher"]:
@@ -110,10 +130,16 @@ def prepare(
         raise ValueError(
             f"{who.name} makes samples {who.latent}, those of {data} are {kind.latent}"
         )
-    quicken_training(who.denoiser)
+    others, named = _further(method, loaded, teachers)
+    for each in (who.denoiser, *others):
+        quicken_training(each)
+    _check_levels(method, who.denoiser)
     built = _method(method, settings, who.denoiser, kind)
+    built.teachers = 1 + len(others)
     # What cannot leave as a pipeline is said before it is trained.
-    kind.pipeline(who.denoiser.network, built.scheduler)
+    change = built.nets()["student"].change
+    leaving = who.denoiser if change is None else change(who.denoiser)
+    kind.pipeline(leaving.network, built.scheduler)
     record = {
         "command": "train-distill",
         "method": method,
@@ -122,34 +148,100 @@ def prepare(
         "data": data,
         "settings": settings.flat(),
     }
-    record |= _begin(built, student, loaded, settings.run.lora)
-    return Run(built, settings, kind, samples, who), record
+    record |= named | _begin(built, student, loaded, settings.run)
+    return Run(built, settings, kind, samples, who, others=others), record
 
 
-def _begin(method: Method, student: Any, teacher: Loaded, rank: int | None) -> dict[str, str]:
-    """Let the student begin as an earlier one, with adapters, or both; what the record says."""
-    earlier, record = None, {}
+def _further(
+    method: str, first: Loaded, teachers: Sequence[Any]
+) -> tuple[list[Denoiser], dict[str, Any]]:
+    """(the teachers beside the first, what the record says of them)."""
+    if not teachers:
+        return [], {}
+    known = catalogue.methods()
+    if not known[method].facts.get("merges"):
+        merging = ", ".join(name for name, entry in known.items() if entry.facts.get("merges"))
+        raise ValueError(f"{method} distils one teacher; those that merge several: {merging}")
+    owner = type(first.pipeline)
+    if "style" not in inspect.signature(owner.__call__).parameters:
+        raise ValueError(f"{owner.__name__} takes no style, by which a merged student is asked")
+    found = [_kin("teacher", each, first) for each in teachers]
+    hashes = [hub.weights_hash(denoiser) for denoiser, _ in found]
+    names = [name for _, name in found]
+    return [each for each, _ in found], {"teachers": names, "teachers_weights": hashes}
+
+
+def _check_levels(method: str, teacher: Denoiser) -> None:
+    """ValueError where a method would give all frames of a sequence one noise level."""
+    if teacher.levels == 1 or catalogue.method(method).facts.get("framewise"):
+        return
+    able = [
+        name
+        for name, entry in catalogue.methods().items()
+        if entry.facts.get("framewise") and entry.facts["has_teacher"]
+    ]
+    raise ValueError(
+        f"{method} gives a sample one noise level, and this teacher's frames each have their own; "
+        f"choose one of {', '.join(able)}"
+    )
+
+
+def _begin(method: Method, student: Any, teacher: Loaded, settings: RunConfig) -> dict[str, str]:
+    """Let the student begin as an earlier one, with adapters, or both, or fresh and of another
+    size; what the record says."""
+    earlier, record, size = None, {}, parsed(settings.student_size)
+    if size:
+        if student is not None:
+            raise ValueError("an earlier student has its size; leave out student or student_size")
+        resized(teacher.denoiser, size)  # what cannot be built is said before pairs are made
     if student is not None:
         earlier, name = open_student(student, teacher)
         quicken_training(earlier)
         record = {"student": name, "student_weights": hub.weights_hash(earlier)}
 
     def begin(start: nn.Module) -> nn.Module:
-        start = start if earlier is None else earlier
-        return adapted(start, rank) if rank else copy.deepcopy(start).requires_grad_(True)
+        if size:
+            assert isinstance(start, Denoiser), "a student is a denoiser"
+            begun = resized(start, size)
+            quicken_training(begun)
+            return _told(begun, start)
+        return copy.deepcopy(start if earlier is None else earlier).requires_grad_(True)
 
-    if earlier is not None or rank:
+    def adapt(network: nn.Module) -> nn.Module:
+        assert settings.lora is not None
+        return _told(adapted(network, settings.lora), network)
+
+    if settings.lora:
+        begin_student(method, begin, adapt)
+    elif earlier is not None or size:
         begin_student(method, begin)
     return record
+
+
+def _told(student: nn.Module, whole: nn.Module) -> nn.Module:
+    """The student, with what it trains said beside the network it stands for."""
+    trained, of = parameters(student, trained=True), parameters(whole)
+    say(f"the student trains {trained:,} parameters, {trained / of:.2%} of {of:,}")
+    return student
 
 
 def _method(name: str, settings: Settings, denoiser: Denoiser, kind: Modality) -> Any:
     """The method on the denoiser's path, with the scheduler its student will leave with."""
     built = catalogue.method_class(name)(
-        settings.method, denoiser.path, kind.latent, kind.distance, kind.uncond
+        settings.method,
+        denoiser.path,
+        kind.latent,
+        kind.distance,
+        kind.uncond,
+        kind.decode_for_loss,
     )
+    built.levels = denoiser.levels
     built.scheduler = hub.make_scheduler(
-        built.sampler(), denoiser.path, denoiser.kind, denoiser.time_scale
+        built.sampler(),
+        denoiser.path,
+        denoiser.kind,
+        denoiser.time_scale,
+        denoiser.sigma_data,
     )
     return built
 
@@ -166,7 +258,7 @@ def _go(run: Run, record: Mapping[str, Any], out: Path, resume: bool) -> Any:
         out,
         run.settings.trainer,
         streams=run.streams(),
-        network=lambda: fresh_denoiser(run.modality),
+        network=lambda: fresh_denoiser(run.modality, type(run.method), run.settings.method),
         teacher=None if teacher is None else teacher.denoiser,
         make_pairs=None if teacher is None else run.make_pairs,
         preview=run.preview(),
@@ -174,8 +266,20 @@ def _go(run: Run, record: Mapping[str, Any], out: Path, resume: bool) -> Any:
         export=run.export,
         record=record,
         meter=run.meter,
+        teachers=run.others,
     )
     return run.conclude(out, trainer.run(resume=(out / "config.json").exists()))
+
+
+def reopen(out: str | os.PathLike[str], **config: Any) -> Run:
+    """The run that lies finished in the folder `out`, as it was prepared; config: settings that
+    are to be other ones. ValueError for a folder that holds none, or whose teacher is not here."""
+    out = Path(out)
+    if not (out / "config.json").exists() or not finished(out):
+        raise ValueError(f"{out} holds no finished run; give the folder of one")
+    held = read_config(out / "config.json") | config
+    act = {"train": prepare_teacher, "train-distill": prepare}[held.pop("command")]
+    return act(**held)[0]
 
 
 def check_out(out: Path, record: Mapping[str, Any], resume: bool) -> None:
@@ -210,7 +314,10 @@ def read_config(file: str | os.PathLike[str]) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is no config.json of a run ({error})") from error
     names = ("command", "method", "teacher", "student", "data")
-    return {name: held[name] for name in names if name in held} | settings
+    told = {name: held[name] for name in names if name in held}
+    if "teachers" in held:
+        told["teachers"] = tuple(held["teachers"])
+    return told | settings
 
 
 def picture_size(teacher: Loaded) -> int:
@@ -233,7 +340,12 @@ def open_student(student: Any, teacher: Loaded) -> tuple[Denoiser, str]:
     ValueError where another teacher's distillation cannot go on with it: its samples, path, kind of
     prediction, text encoder or autoencoder are not the teacher's.
     """
-    loaded, name, _ = open_teacher(student)
+    return _kin("student", student, teacher)
+
+
+def _kin(role: str, pipeline: Any, teacher: Loaded) -> tuple[Denoiser, str]:
+    """`open_student`, for what plays any role beside the teacher."""
+    loaded, name, _ = open_teacher(pipeline)
     mine, theirs = loaded.denoiser, teacher.denoiser
     facts = {
         "samples": (loaded.latent, teacher.latent),
@@ -245,8 +357,8 @@ def open_student(student: Any, teacher: Loaded) -> tuple[Denoiser, str]:
     for what, (here, there) in facts.items():
         if here != there:
             raise ValueError(
-                f"the student {name} has {what} {here}, the teacher {there}; go on with a student "
-                "of this teacher"
+                f"the {role} {name} has {what} {here}, the teacher {there}; give one that is kin "
+                "to this teacher"
             )
     return mine, name
 
@@ -260,8 +372,10 @@ def _other_parts(loaded: Loaded) -> dict[str, str]:
     }
 
 
-def fresh_denoiser(kind: Modality) -> Denoiser:
-    """An untrained network of this data as a Denoiser on rectified flow, network time 0..1000."""
+def fresh_denoiser(kind: Modality, method: type[Method], config: Any) -> Any:
+    """An untrained network of this data as the method makes a Denoiser of it, on the path that its
+    modality names unless it says otherwise."""
     network = kind.network()
     quicken_training(network)
-    return NetworkDenoiser(network, network_call(network), RectifiedFlow(), kind.kind, 1000.0)
+    bare = network_denoiser(network, kind.path, kind.kind, kind.time_scale)
+    return method.fresh(config, bare)

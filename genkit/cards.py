@@ -49,7 +49,7 @@ def _code(
 ) -> str:
     """How the folder is opened and called: a stock class by diffusers alone, with every argument,
     as its own defaults are not the trained ones; ours by genkit, whose defaults they are."""
-    call = _call(pipeline_class, defaults)
+    call = _call(pipeline_class, defaults, components)
     if pipeline_class.__module__.split(".")[0] == "diffusers":
         return _stock_code(call, components)
     module, name = pipeline_class.__module__, pipeline_class.__name__
@@ -83,7 +83,11 @@ def _stock_code(call: str, components: Mapping[str, tuple[str, str]]) -> str:
     )
 
 
-def _call(pipeline_class: type[Any], defaults: Mapping[str, Any]) -> str:
+def _call(
+    pipeline_class: type[Any],
+    defaults: Mapping[str, Any],
+    components: Mapping[str, tuple[str, str]],
+) -> str:
     """The arguments with which the pipeline samples as trained; a stock class gets its prompt and
     what its call would otherwise do to the size."""
     taken = inspect.signature(pipeline_class.__call__).parameters
@@ -95,6 +99,8 @@ def _call(pipeline_class: type[Any], defaults: Mapping[str, Any]) -> str:
     parts = [part for part in parts if part.split("=")[0] in taken]
     if pipeline_class.__module__.split(".")[0] == "diffusers":
         parts = ['"a prompt"', *parts] if "prompt" in taken else ["batch_size=1", *parts]
+        if "eta" in taken and components.get("scheduler", ("", ""))[1] == "TCDScheduler":
+            parts.append("eta=0.3")  # such a pipeline tells its scheduler 0 otherwise
         parts += ["use_resolution_binning=False"] if "use_resolution_binning" in taken else []
     return ", ".join(parts)
 

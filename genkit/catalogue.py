@@ -10,12 +10,14 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+TABLE = "table.json"  # written by scripts/write_methods_table.py
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,18 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> Value
 
 
 def methods() -> dict[str, Entry]:
-    """{name: Entry} of the methods; facts: family, paper, needs, has_teacher."""
-    entries = {}
+    """{name: Entry} of the methods; facts: family, paper, needs, has_teacher, and, of methods that
+    table.json tells of, roles, steps (None: the teacher's), status, figure."""
+    entries, file = {}, HERE / "methods" / TABLE
+    told = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     for file in sorted((HERE / "methods").glob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         facts = _class_facts(tree, "Method")
         if facts.get("family"):
             summary = (ast.get_docstring(tree) or "").partition("\n")[0]
-            entries[file.stem] = Entry(file.stem, summary, {"has_teacher": True} | facts)
+            entries[file.stem] = Entry(
+                file.stem, summary, {"has_teacher": True} | facts | told.get(file.stem, {})
+            )
     return entries
 
 

@@ -15,20 +15,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from genkit.data.cache import cache_folder
 from genkit.hub import trained
 from genkit.modalities import Modality
 
 BATCH = 500
-
-
-def cache_folder() -> Path:
-    """Where samples and teacher pairs are kept: $GENKIT_CACHE, or ~/.cache/genkit."""
-    return Path(os.environ.get("GENKIT_CACHE") or Path.home() / ".cache" / "genkit")
 
 
 @dataclass(frozen=True)
@@ -171,5 +166,5 @@ def _by_order(teacher: Any, steps: int, order: int) -> Any:
 
     who = as_denoiser(teacher).denoiser
     sampler = Sampler(steps, order=order)
-    scheduler = make_scheduler(sampler, who.path, who.kind, who.time_scale)
+    scheduler = make_scheduler(sampler, who.path, who.kind, who.time_scale, who.sigma_data)
     return rebuilt(teacher, who.network, scheduler)

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from genkit.metrics import Reference
 
 # Columns of the table and figures compared between seeds, where the data set's rows hold them.
-SHOWN = ("follows", "fd", "sw", "mmd", "recall", "precision", "seconds_per_sample")
-SPREAD = ("follows", "fd", "sw", "mmd", "kid", "recall")
+OWN = ("follows", "obeys", "kurtosis", "word_error", "mcd", "gv_ratio")
+SHOWN = (*OWN, "fd", "sw", "mmd", "recall", "precision", "seconds_per_sample")
+SPREAD = (*OWN, "fd", "sw", "mmd", "kid", "recall")
 
 
 def evaluate(
@@ -102,6 +103,7 @@ def figures(
             {"pipeline": who.label, "steps": who.steps, "seed": seed}
             | measure(x, asked, reference)
             | {"seconds_per_sample": seconds, "guidance": who.guidance}
+            | (modality.lasting(who.pipeline, who.steps, seed) if seed == seeds[0] else {})
         )
     comparisons = [
         _compared(mine, other, seed, drawn, reference, bootstraps)
@@ -237,7 +239,6 @@ def _measured(
     """What is asked of the samples, and what they are measured against."""
     from genkit.data import load
     from genkit.denoisers.diffusers import as_denoiser
-    from genkit.metrics import reference
     from genkit.modalities import modality
 
     name = data or trained(pipeline).get("data")
@@ -245,7 +246,7 @@ def _measured(
         raise ValueError(f"{label} does not say which data it was trained on; name it with --data")
     # As the pipeline reads prompts, and decodes latents where it has such.
     kind = modality(load(name, split), as_denoiser(pipeline))
-    return kind, reference(name, split)
+    return kind, kind.reference(split)
 
 
 def _check(

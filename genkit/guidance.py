@@ -34,6 +34,13 @@ def both(cond: Cond, uncond: Cond, batch: int) -> dict[str, Tensor]:
     }
 
 
+def told(cond: Cond, w: float | Tensor, like: Tensor) -> dict[str, Tensor]:
+    """cond with the scale w, a number or (b,), as the input "w" (b,) of a network that takes it,
+    for samples `like` (b, ...)."""
+    scale = torch.as_tensor(w, dtype=torch.float32, device=like.device)
+    return {**cond, "w": scale.expand(like.shape[0])}
+
+
 def drop(cond: Cond, uncond: Cond, share: float, rng: Rng) -> dict[str, Tensor]:
     """cond with a random `share` of its rows replaced by uncond (batch 1), for training."""
     rows = len(next(iter(cond.values())))

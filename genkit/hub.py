@@ -41,13 +41,16 @@ if TYPE_CHECKING:
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
-def make_scheduler(sampler: Sampler, path: Path, kind: Kind, time_scale: float) -> Any:
+def make_scheduler(
+    sampler: Sampler, path: Path, kind: Kind, time_scale: float, sigma_data: float | None = None
+) -> Any:
     """The diffusers scheduler that runs `sampler` on `path` for a network that predicts `kind`.
 
     A stock one where its config can hold the grid and it takes the same steps; else ours.
+    sigma_data: `Denoiser.sigma_data`, of a network with EDM's preconditioning.
     """
     stock = _stock_scheduler(sampler, path, kind, time_scale)
-    if stock is not None:
+    if stock is not None and sigma_data is None:
         return stock
     config: dict[str, Any] = {
         "path": path.config(),
@@ -57,6 +60,7 @@ def make_scheduler(sampler: Sampler, path: Path, kind: Kind, time_scale: float) 
         "times": None if sampler.times is None else list(sampler.times),
         "network_times": None if sampler.network_times is None else list(sampler.network_times),
         "start_scale": float(sampler.start_scale),
+        "sigma_data": sigma_data,
     }
     if sampler.stochastic:
         if sampler.order != 1:
@@ -65,15 +69,18 @@ def make_scheduler(sampler: Sampler, path: Path, kind: Kind, time_scale: float) 
             )
         from genkit.schedulers.consistency import ConsistencyScheduler
 
-        return ConsistencyScheduler(**config)
+        return ConsistencyScheduler(**config, eta=float(sampler.eta))
     from genkit.schedulers.flow import FlowScheduler
 
     return FlowScheduler(**config, solver_order=sampler.order)
 
 
 def _stock_scheduler(sampler: Sampler, path: Path, kind: Kind, time_scale: float) -> Any | None:
-    """FlowMapEuler for a rectified flow, DDIM for a discrete VP, None for what neither can hold."""
-    if sampler.stochastic and sampler.steps > 1:
+    """FlowMapEuler for a rectified flow, DDIM or TCD for a discrete VP; None for others."""
+    from genkit.sampling import TCD_ETA
+
+    strategic = sampler.stochastic and sampler.eta == TCD_ETA
+    if sampler.stochastic and sampler.steps > 1 and not strategic or path.dimensions is not None:
         return None
     if sampler.order > 1 or sampler.start_scale != 1 or sampler.network_times is not None:
         return None
@@ -81,7 +88,7 @@ def _stock_scheduler(sampler: Sampler, path: Path, kind: Kind, time_scale: float
         shift = _shift(sampler)
         return None if shift is None else _flow_map_euler(shift)
     if path.name == "discrete_vp" and time_scale == 1 and sampler.times is None:
-        return _ddim(sampler.steps, path, kind)
+        return _discrete(sampler.steps, path, kind, strategic)
     return None
 
 
@@ -108,11 +115,12 @@ def _flow_map_euler(shift: float) -> Any:
     return FlowMapEulerDiscreteScheduler(num_train_timesteps=1000, shift=round(shift, 9))
 
 
-def _ddim(steps: int, path: Path, kind: Kind) -> Any | None:
-    """DDIM on its trailing grid, ending at x_0.
+def _discrete(steps: int, path: Path, kind: Kind, strategic: bool) -> Any | None:
+    """DDIM on its trailing grid, ending at x_0, or TCD on the same grid, ending at index 0.
 
-    It steps by N // steps, which leaves the grid unless steps divides N. With zero terminal SNR it
-    divides an eps-prediction by 0; from the other kinds its first x_0 lacks our path's 2^-12 of x.
+    They step by N // steps, which leaves the grid unless steps divides N. With zero terminal SNR
+    they divide an eps-prediction by 0; from the other kinds the first x_0 lacks our path's 2^-12 of
+    x.
     """
     names: dict[str, Any] = {"eps": "epsilon", "x_0": "sample", "v_prediction": "v_prediction"}
     betas = path.config()
@@ -120,6 +128,17 @@ def _ddim(steps: int, path: Path, kind: Kind) -> Any | None:
     lost = betas["rescale_betas_zero_snr"] and kind == "eps"
     if kind not in names or lost or betas["num_train_timesteps"] % steps:
         return None
+    if strategic:
+        from diffusers.schedulers.scheduling_tcd import TCDScheduler
+
+        # Of all N times it takes every N / steps, whatever number of steps is asked for.
+        every = betas["num_train_timesteps"]
+        return TCDScheduler(
+            **betas,
+            prediction_type=names[kind],
+            original_inference_steps=every,
+            steps_offset=1,
+        )
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     # steps_offset moves no trailing grid; Stable Diffusion's pipeline rewrites any but 1.
@@ -228,9 +247,19 @@ def load(folder: FilePath, opener: Callable[..., Any], **kwargs: Any) -> Any:
             raise ValueError(
                 f"{folder / name} lacks {len(missing)} of its weights, {missing[0]} among them"
             )
+        align(component)
     if "_genkit" in index:
         pipeline.register_to_config(_genkit=index["_genkit"])
     return pipeline
+
+
+def align(module: nn.Module) -> None:
+    """Move weights that lie where a file was mapped, at any byte, to memory as torch allocates it:
+    a matrix product rounds by where its operands begin, and what was saved would not be what is
+    opened, bit for bit."""
+    for each in (*module.parameters(), *module.buffers()):
+        if each.device.type == "cpu" and each.data_ptr() % 64:
+            each.data = each.data.clone()
 
 
 def hide_loading_bars() -> None:

@@ -30,7 +30,13 @@ def encoded(vae: Any | None, pictures: Tensor) -> Tensor:
 @torch.no_grad()
 def decoded(vae: Any | None, latents: Tensor) -> Tensor:
     """Scaled latents as pictures (n, 3, h, w) in [-1, 1]; themselves without a VAE."""
+    return decoded_with_gradient(vae, latents)
+
+
+def decoded_with_gradient(vae: Any | None, latents: Tensor) -> Tensor:
+    """As `decoded`, for losses on pictures; the VAE's own weights are the caller's to freeze."""
     if vae is None:
         return latents
     shift = vae.config.get("shift_factor") or 0.0
-    return vae.decode(latents / vae.config["scaling_factor"] + shift, return_dict=False)[0]
+    scaled = (latents / vae.config["scaling_factor"] + shift).to(vae.device)
+    return vae.decode(scaled, return_dict=False)[0].to(latents.device)

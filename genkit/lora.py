@@ -21,18 +21,25 @@ ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "ad
 ATTENTION += ("to_add_out",)  # these four are SD3's, of the text's tokens
 # Pipelines with load_lora_weights, and what that calls the denoising network's layers.
 LOADERS = {"StableDiffusionPipeline": "unet", "StableDiffusion3Pipeline": "transformer"}
+# Parts that a method adds to the teacher's network: they begin at nothing, and train whole.
+ADDED = {"second_time", "guidance", "style"}
 PEFT_PREFIX = "base_model.model."  # of names in a file that PeftModel opens
 
 
 def linear_layers(network: nn.Module) -> list[str]:
     """Names of the Linear layers to adapt: attention projections, or all where there are none."""
-    names = [name for name, each in network.named_modules() if isinstance(each, nn.Linear)]
+    names = [
+        name
+        for name, each in network.named_modules()
+        if isinstance(each, nn.Linear) and not ADDED & set(name.split("."))
+    ]
     endings = tuple(f".{name}" for name in ATTENTION)
     return [name for name in names if f".{name}".endswith(endings)] or names
 
 
 def adapted(denoiser: nn.Module, rank: int) -> nn.Module:
-    """A copy of a NetworkDenoiser whose network trains adapters of `rank`, and nothing else.
+    """A copy of a NetworkDenoiser whose network trains adapters of `rank`, and nothing else but
+    what a method has added to it.
 
     ValueError for a rank below 1.
     """
@@ -46,7 +53,7 @@ def adapted(denoiser: nn.Module, rank: int) -> nn.Module:
         LoraConfig(r=rank, lora_alpha=rank, target_modules=names), student.network
     )
     for name, parameter in student.named_parameters():
-        parameter.requires_grad_("lora_" in name)
+        parameter.requires_grad_("lora_" in name or bool(ADDED & set(name.split("."))))
     return student
 
 

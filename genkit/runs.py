@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from genkit import hub
 from genkit.acceleration.precision import autocast
-from genkit.contenders import Contender, cache_folder
+from genkit.contenders import Contender
 from genkit.data.base import Prompts, Samples
+from genkit.data.cache import cache_folder
 from genkit.data.pairs import cached_pairs, pairs_key
 from genkit.data.streams import Stream, TensorStream
 from genkit.denoisers.base import Denoiser, Guided
-from genkit.denoisers.diffusers import Loaded, find_network
+from genkit.denoisers.diffusers import Loaded
 from genkit.evaluation import figures, short_name, table
 from genkit.lora import has_adapters, merged, save_adapter
 from genkit.methods.base import Method, Stage
@@ -33,7 +34,7 @@ from genkit.metrics.paired import mse_same_noise
 from genkit.metrics.sliced import sliced_wasserstein
 from genkit.modalities import Modality
 from genkit.rng import sample_generators, sample_noise
-from genkit.sampling import Sampler
+from genkit.sampling import Sampler, starting_scale
 from genkit.settings import Settings
 from genkit.training.checkpoints import write_text
 from genkit.training.meter import Meter, counted
@@ -66,7 +67,7 @@ class Teacher:
         `batch` samples at once."""
         who = loaded.denoiser
         scheduler = hub.make_scheduler(
-            Sampler(steps, order=order), who.path, who.kind, who.time_scale
+            Sampler(steps, order=order), who.path, who.kind, who.time_scale, who.sigma_data
         )
         return cls(name, who, loaded.latent, scheduler, steps, loaded.pipeline, batch)
 
@@ -78,24 +79,59 @@ class Teacher:
         generators: list[torch.Generator],
     ) -> Tensor:
         """x_0 of `denoiser` (this one, guided, or one trained from it) from unit noise (n, ...)."""
+        return self.paths(denoiser, noise, cond, generators, 0)["x_0"]
+
+    def paths(
+        self,
+        denoiser: Denoiser,
+        noise: Tensor,
+        cond: Mapping[str, Tensor],
+        generators: list[torch.Generator],
+        points: int,
+    ) -> dict[str, Tensor]:
+        """The x_0 of `sample`, and where there are `points`, x_t (n, points, ...) on the way to it
+        and their times t (n, points): those of a grid of so many steps.
+
+        ValueError where the teacher's steps do not hold that grid.
+        """
+        if points and self.steps % points:
+            least = -(-self.steps // points) * points
+            raise ValueError(
+                f"pair_steps is {self.steps}, which {points} steps of the student do not divide; "
+                f"give {least}"
+            )
+        every = self.steps // points if points else self.steps
         parts, scheduler = [], copy.deepcopy(self.scheduler)
         device = next(denoiser.parameters()).device
         for first in range(0, len(noise), self.batch):
             rows = slice(first, first + self.batch)
             part = {name: value[rows].to(device) for name, value in cond.items()}
+            seen = [noise[rows] * starting_scale(scheduler)] if points else []
+
+            def keep(i: int, timestep: Tensor, x: Tensor, seen: list[Tensor] = seen) -> Tensor:
+                if (i + 1) % every == 0:
+                    seen.append(x.cpu())
+                return x
+
             with torch.no_grad():
-                x = denoiser.sample(
-                    noise[rows].to(device), part, scheduler, self.steps, generators[rows]
+                denoiser.sample(
+                    noise[rows].to(device), part, scheduler, self.steps, generators[rows], keep
                 )
-            parts.append(x.cpu())
-        return torch.cat(parts)
+            parts.append(torch.stack(seen, 1))
+        whole = torch.cat(parts)
+        found = {"x_0": whole[:, -1]}
+        if points:
+            t = denoiser.path.grid(points).float().expand(len(whole), points)
+            found |= {"x_t": whole[:, :-1], "t": t}
+        return found
 
 
 @dataclass(frozen=True)
 class Run:
     """One run: everything the Trainer is handed besides the method itself.
 
-    meter: what its training costs. cache: where pairs are kept, by default with all others.
+    others: teachers beside the first, of a method that merges. meter: what its training costs.
+    cache: where pairs are kept, by default with all others.
     """
 
     method: Method
@@ -105,14 +141,17 @@ class Run:
     teacher: Teacher | None
     meter: Meter = field(default_factory=Meter)
     cache: Path | None = None
+    others: Sequence[Denoiser] = ()
 
     def guided_teacher(self) -> Denoiser:
         """The teacher with the guidance the method bakes into its student."""
         assert self.teacher is not None, "a run without a teacher has no teacher samples"
-        w = self.method.stages()[0].guidance
-        return self.teacher.denoiser if w == 1 else Guided(
-            self.teacher.denoiser, w, self.modality.uncond
-        )  # fmt: skip
+        w, uncond = self.method.stages()[0].guidance, self.modality.uncond
+        if w == 1:
+            return self.teacher.denoiser
+        if uncond is None:
+            raise ValueError(f"guidance is {w}, but {self.modality.name} has no uncond; give 1")
+        return Guided(self.teacher.denoiser, w, uncond)
 
     def streams(self) -> dict[str, Stream]:
         """The streams the method needs, but for its pairs, which stages make."""
@@ -125,7 +164,10 @@ class Run:
 
     def make_pairs(self, teacher: Denoiser, stage: Stage, number: int) -> TensorStream:
         """Pairs of a stage's teacher, its guidance being around it already."""
-        return self._pairs(teacher, {"guidance": stage.guidance}, number)
+        parts: dict[str, Any] = {"guidance": stage.guidance}
+        if stage.points:
+            parts["points"] = stage.points
+        return self._pairs(teacher, parts, number)
 
     def _pairs(self, teacher: Denoiser, parts: dict[str, Any], number: int) -> TensorStream:
         assert self.teacher is not None, "pairs are made by a teacher"
@@ -146,24 +188,31 @@ class Run:
 
         def make(
             noise: Tensor, cond: dict[str, Tensor], generators: list[torch.Generator]
-        ) -> Tensor:
+        ) -> dict[str, Tensor]:
             with autocast(next(teacher.parameters()).device, precision):
-                return who.sample(teacher, noise, cond, generators)
+                return who.paths(teacher, noise, cond, generators, parts.get("points", 0))
 
+        cond = self.modality.training_cond(count)
         with counted(teacher) as cost:
             pairs = cached_pairs(
                 (self.cache or cache_folder()) / "pairs",
                 key,
                 make,
-                self.modality.training_cond(count),
+                cond,
                 self.modality.latent,
                 seed,
                 shard=SHARD,
                 progress=progress,
+                prior=teacher.path.prior,
                 evaluations=lambda: cost.evaluations,
+                mask=self.modality.mask(cond),
             )
         self.meter.made[f"{parts.get('purpose', 'pairs')} {number}"] = pairs.cost
-        return pairs
+        if "points" not in parts:
+            return pairs
+        held = dict(pairs.tensors)
+        path = {name: held.pop(name) for name in ("x_t", "t")}
+        return TensorStream({**held, "path": path}, pairs.cost)
 
     def _reference(self, seed: int, cond: Mapping[str, Tensor], n: int) -> Tensor:
         """Teacher samples on fixed noise; without a teacher, real data."""
@@ -171,28 +220,32 @@ class Run:
             assert isinstance(self.data, Samples), "a teacher is trained on samples"
             return self.data.x_0[:n]
         generators = sample_generators(seed, n)
-        noise = sample_noise(self.modality.latent, generators)
+        noise = self.method.path.prior(sample_noise(self.modality.latent, generators))
         return self.teacher.sample(self.guided_teacher(), noise, cond, generators)
 
     def measure(self) -> Measure | None:
+        """What is measured during training; None where the settings leave it out."""
+        if not self.settings.trainer.measure_every:
+            return None
+        return self.measure_on(MEASURE_SEED, REFERENCE_SEED)
+
+    def measure_on(self, seed: int, reference_seed: int) -> Measure:
         """Sliced Wasserstein distance of student samples to four times as many of the teacher's,
         on OTHER noise: on the same noise a student is the nearer the more it copies its teacher
         sample by sample, however blurred, and what moves its distribution is called worse. How far
         apart they lie on the same noise is given beside it. Without a teacher, the distance to real
         data, of samples at no more than 10 steps, as many cost more than training between looks."""
-        if not self.settings.trainer.measure_every:
-            return None
         n, sampler = self.settings.run.measure_n, self.method.sampler()
         free = self.teacher is None and sampler.times is None
         steps = min(sampler.steps, 10) if free else None
         every = self.modality.cond(4 * n)
         cond = {name: value[:n] for name, value in every.items()}
-        same = self._reference(MEASURE_SEED, cond, n)
-        reference = self._reference(REFERENCE_SEED, every, 4 * n)
+        same = self._reference(seed, cond, n)
+        reference = self._reference(reference_seed, every, 4 * n)
 
         def measure(sample: Sample) -> dict[str, float]:
-            generators = sample_generators(MEASURE_SEED, n)
-            noise = sample_noise(self.modality.latent, generators)
+            generators = sample_generators(seed, n)
+            noise = self.method.path.prior(sample_noise(self.modality.latent, generators))
             x = sample(noise, cond, generators, steps)
             figures = {"distance": sliced_wasserstein(x, reference)}
             if self.teacher is not None:
@@ -219,7 +272,9 @@ class Run:
         steps, method = self.method.sampler().steps, self.method.name
         of = f"of {self.teacher.name} " if self.teacher else ""
         number = f"{steps} step" + ("" if steps == 1 else "s")
-        facts = {"steps": steps, "guidance": 1.0, "method": method, "data": self.modality.name}
+        own = self.method.embedded_guidance
+        guidance = 1.0 if own is None else own
+        facts = {"steps": steps, "guidance": guidance, "method": method, "data": self.modality.name}
         if self.teacher is not None:
             facts["teacher"] = self.teacher.name
         return facts | {"description": f"{self.modality.name} in {number}: {method} {of}".strip()}
@@ -235,7 +290,10 @@ class Run:
         figures come later."""
         denoiser: Any = parts["network"]
         network = denoiser.network
-        if has_adapters(network):
+        assert self.teacher is not None or not has_adapters(network)
+        if has_adapters(network) and not _fits(network, self.teacher):
+            say("the adapters belong on a changed network, so they leave merged into it only")
+        elif has_adapters(network):
             save_adapter(
                 self.modality.pipeline(network, self.method.scheduler), network, out / "lora"
             )
@@ -257,7 +315,8 @@ class Run:
                 for k in settings.evaluate_steps
             ]
         else:
-            ours = [Contender(label, pipeline, self.method.sampler().steps, 1.0, precision)]
+            facts = self.facts()
+            ours = [Contender(label, pipeline, facts["steps"], facts["guidance"], precision)]
             name, guidance = short_name(self.teacher.name), self.method.stages()[0].guidance
             theirs = [
                 Contender(name, self.teacher.pipeline, k, guidance, precision)
@@ -279,7 +338,7 @@ class Run:
         pipeline = hub.Pipeline.from_pretrained(out / "pipeline")
         found = self.evaluate(pipeline)
         if found is not None:
-            self.save(find_network(pipeline), out, self.card(found))
+            hub.save_pipeline(pipeline, out / "pipeline", self.facts(), self.card(found))
             write_text(out / "metrics.json", json.dumps(found, indent=1) + "\n")
             print(table(found))
         write_report(out)
@@ -299,6 +358,12 @@ class Run:
         if result is not None:
             lines += ["## Figures", "```", table(result), "```"]
         return "\n".join(lines)
+
+
+def _fits(network: Any, teacher: Any) -> bool:
+    """Whether a student's network is one of its teacher's class and config."""
+    theirs = teacher.denoiser.network
+    return type(network) is type(theirs) and dict(network.config) == dict(theirs.config)
 
 
 def progress(items: range, what: str) -> Any:

@@ -18,6 +18,7 @@ from genkit.paths import Path
 
 # (x, timestep), and for a network of two times the timestep of the next level too, -> raw output.
 Evaluate = Callable[..., Tensor]
+TCD_ETA = 0.3  # what diffusers' TCDScheduler.step takes when it is told nothing
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
@@ -28,8 +29,10 @@ class Sampler:
     steps: evaluations by default. times: noise levels t of a fixed grid, one per evaluation, first
     the start (None: the path's own `grid`, so any number of steps can be asked for).
     network_times: what the network is told instead of `times`, where they differ. stochastic:
-    re-noise the predicted x_0 with fresh noise between evaluations (else follow the ODE). order:
-    of the multistep ODE solver. start_scale: factor on the starting noise.
+    re-noise the predicted x_0 with fresh noise between evaluations (else follow the ODE). eta: of a
+    stochastic sampler, 1 for that; below, a step follows the ODE to (1 - eta) of the next time and
+    noise brings it back (TCD, arXiv 2402.19159, alg. 4). order: of the multistep ODE solver.
+    start_scale: factor on the starting noise.
     """
 
     steps: int
@@ -38,10 +41,13 @@ class Sampler:
     stochastic: bool = False
     order: int = 1
     start_scale: float = 1.0
+    eta: float = 1.0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}; a sampler needs at least one evaluation")
+        if not 0 < self.eta <= 1:
+            raise ValueError(f"eta is {self.eta}; give more than 0, at most 1")
         if self.times is not None and len(self.times) != self.steps:
             raise ValueError(f"{len(self.times)} times for {self.steps} steps; give one per step")
         if self.network_times is not None and len(self.network_times) != self.steps:
@@ -54,6 +60,14 @@ class Sampler:
         if self.times is not None:
             return torch.tensor(self.times, dtype=torch.float64)
         return path.grid(self.steps)
+
+
+def one_level(path: Path, ratio: float) -> Sampler:
+    """One evaluation at the noise level sigma / alpha = `ratio`, of noise with exactly its sigma:
+    where score identity methods start (SiD, arXiv 2404.04057, sec. 4)."""
+    t = path.t_of_ratio(torch.tensor(ratio, dtype=torch.float64))
+    scale = path.sigma(t) / path.start_scale(t)
+    return Sampler(steps=1, times=(float(t),), start_scale=float(scale))
 
 
 def step_arguments(scheduler: Any, generator: Generators) -> dict[str, Any]:

@@ -25,9 +25,15 @@ class RunConfig:
     size: int = 32
     """Pixels of a side, to which pictures of your own are brought for a teacher; students take
     their teacher's."""
+    decoder: str = ""
+    """A folder with a trained decoder of samples (of speech, a vocoder), with which a teacher's
+    pipeline is to leave; its students keep it."""
     lora: int | None = None
     """Train low-rank adapters of this rank, left as an adapter file and merged; by default the
     whole network is trained."""
+    student_size: tuple[str, ...] = ()
+    """A fresh student of the teacher's class, but for these numbers of its config: width=96 depth=2
+    of a small one of the digits, num_layers=3 of a transformer."""
     pairs: int = 8192
     """How many pairs (noise, teacher sample) are made where a method asks for them."""
     pair_steps: int = 16
@@ -54,6 +60,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.lora is not None and self.lora < 1:
             raise ValueError(f"lora is {self.lora}; give a rank of at least 1, or leave it out")
+        if self.lora is not None and self.student_size:
+            raise ValueError("lora adapts a trained network; a student_size gives a fresh one")
         for name in ("pairs", "pair_steps", "pair_order", "measure_n", "bootstraps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
@@ -87,7 +95,8 @@ class Settings:
         home = {field.name: part for part, kind in kinds.items() for field in fields(kind)}
         chosen: dict[str, dict[str, Any]] = {part: {} for part in kinds}
         presets: Mapping[str, Mapping[str, Any]] = method.presets  # type: ignore[attr-defined]
-        for name, value in (dict(presets.get(preset, {})) | dict(given)).items():
+        own = dict(presets.get("", {})) | dict(presets.get(preset, {}))
+        for name, value in (own | dict(given)).items():
             if name not in home:
                 raise unknown("setting", name, home)
             chosen[home[name]][name] = tuple(value) if isinstance(value, list) else value

@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genkit.paths import Kind, Path, expand, wide
+from genkit.denoisers.base import Backend, Denoiser
+from genkit.denoisers.repathed import Repathed
+from genkit.guidance import Cond
+from genkit.paths import Kind, Path, TrigFlow, expand, wide
 
 Over = Literal["sample", "frame"]
 Distance = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -47,6 +50,21 @@ def pseudo_huber(a: Tensor, b: Tensor, mask: Tensor | None = None, c: float = 0.
     return torch.sqrt(mean((a - b) ** 2, mask) + c**2) - c
 
 
+def huber(a: Tensor, b: Tensor, mask: Tensor | None = None, c: float = 1e-3) -> Tensor:
+    """mean(sqrt((a - b)^2 + c^2) - c) per sample: `pseudo_huber` of each element (LCM's code)."""
+    return mean(torch.sqrt((a - b) ** 2 + c**2) - c, mask)
+
+
+def pseudo_huber_by_frame(
+    a: Tensor, b: Tensor, mask: Tensor | None = None, c: float = 0.03
+) -> Tensor:
+    """`pseudo_huber` of every frame of (b, f, ...), the mean of them per sample (b,): frames at
+    noise levels of their own each have a norm of their own. A frame of padding counts not."""
+    frames = torch.sqrt(mean((a - b) ** 2, mask, "frame") + c**2) - c
+    kept = None if mask is None else mask.flatten(2).amax(-1) if mask.ndim > 2 else mask
+    return mean(frames, kept)
+
+
 FLOOR = 0.05  # the sigma below which the velocity of a prediction of x_0 weighs no more
 
 
@@ -73,9 +91,10 @@ def flow_matching(
     floor: float = FLOOR,
 ) -> Tensor:
     """|v - (alpha' x_0 + sigma' eps)|^2 per sample (conditional flow matching, arXiv 2210.02747,
-    eq. 9), with `velocity_weight` for what the network predicts."""
-    loss = squared(velocity, path.target(x_0, eps, t, "velocity"), mask)
-    return loss * velocity_weight(path.sigma(t), kind, floor)
+    eq. 9), with `velocity_weight` for what the network predicts; t (b,), or (b, f) by frames."""
+    error = (velocity - path.target(x_0, eps, t, "velocity")) ** 2
+    weight = velocity_weight(path.sigma(t), kind, floor).to(error.dtype)
+    return mean(error * expand(weight, error), mask)
 
 
 def regression(
@@ -121,6 +140,29 @@ def consistency_tangent(
         expand(each.to(x_t.dtype), x_t) for each in (torch.cos(wide(t)), torch.sin(wide(t)))
     )
     return -(cos**2) * (velocity - slope) - r * (cos * sin * x_t + moved)
+
+
+def trig_tangent(
+    student: Denoiser,
+    teacher: Denoiser,
+    trig: TrigFlow,
+    x_t: Tensor,
+    t: Tensor,
+    cond: Cond,
+    r: float,
+    derivative: Backend,
+) -> tuple[Tensor, Tensor]:
+    """(the student's velocity on TrigFlow with gradient, its `consistency_tangent` without), both
+    (b, ...), for x_t and t (b,) of TrigFlow and denoisers on any path (sCM, arXiv 2410.11081, alg.
+    1, and rCM, arXiv 2510.08431)."""
+    with torch.no_grad():
+        slope = Repathed(teacher, trig).predict(x_t, t, cond, "velocity")
+    rate = (torch.cos(wide(t)) * torch.sin(wide(t))).to(t.dtype)
+    dx = expand(rate.to(x_t.dtype), x_t) * slope
+    velocity, moved = Repathed(student, trig).jvp(
+        x_t, t, cond, "velocity", dx, rate, backend=derivative
+    )
+    return velocity, consistency_tangent(x_t, velocity.detach(), slope, moved.detach(), t, r)
 
 
 def normalised(tangent: Tensor, mask: Tensor | None = None, c: float = 0.1) -> Tensor:
@@ -189,31 +231,68 @@ def score_identity(
 
 @dataclass(frozen=True)
 class Divergence:
-    """D_f(q | p) = E_p[f(q / p)] of teacher q and student p; `weight` is h(r) = r^2 f''(r).
+    """D_f(q | p) = E_p[f(q / p)] of teacher q and student p; `weight` is h(r) = r^2 f''(r), and
+    `d_weight` its derivative.
 
     Its gradient in the student's samples is -E_p[h(r) (s_q - s_p) dx] (f-distill, arXiv 2502.15681,
-    theorem 1), so h is what `distribution_matching` takes as its weight.
+    theorem 1), so h is what `distribution_matching` takes as its weight; its decay along the noise
+    is E_p[h(r) |s_q - s_p|^2], the integrand of `expanded_divergence`.
     """
 
     f: Callable[[Tensor], Tensor]
     weight: Callable[[Tensor], Tensor]
+    d_weight: Callable[[Tensor], Tensor]
 
 
 # arXiv 2502.15681, table 1, with r = q / p; Pearson's is not in the authors' code.
 DIVERGENCES: dict[str, Divergence] = {
-    "reverse_kl": Divergence(lambda r: -torch.log(r), torch.ones_like),
-    "forward_kl": Divergence(lambda r: r * torch.log(r), lambda r: r),
+    "reverse_kl": Divergence(lambda r: -torch.log(r), torch.ones_like, torch.zeros_like),
+    "forward_kl": Divergence(lambda r: r * torch.log(r), lambda r: r, torch.ones_like),
     "js": Divergence(
-        lambda r: r * torch.log(r) - (r + 1) * torch.log((r + 1) / 2), lambda r: r / (1 + r)
+        lambda r: r * torch.log(r) - (r + 1) * torch.log((r + 1) / 2),
+        lambda r: r / (1 + r),
+        lambda r: 1 / (1 + r) ** 2,
     ),
     "softened_rkl": Divergence(
-        lambda r: (r + 1) * torch.log((r + 1) / (2 * r)), lambda r: 1 / (1 + r)
+        lambda r: (r + 1) * torch.log((r + 1) / (2 * r)),
+        lambda r: 1 / (1 + r),
+        lambda r: -1 / (1 + r) ** 2,
     ),
-    "jeffreys": Divergence(lambda r: (r - 1) * torch.log(r), lambda r: 1 + r),
-    "hellinger": Divergence(lambda r: 1 - torch.sqrt(r), lambda r: torch.sqrt(r) / 4),
-    "neyman": Divergence(lambda r: (1 - r) ** 2 / r, lambda r: 2 / r),
-    "pearson": Divergence(lambda r: (r - 1) ** 2, lambda r: 2 * r**2),
+    "jeffreys": Divergence(lambda r: (r - 1) * torch.log(r), lambda r: 1 + r, torch.ones_like),
+    "hellinger": Divergence(
+        lambda r: 1 - torch.sqrt(r), lambda r: torch.sqrt(r) / 4, lambda r: 1 / (8 * torch.sqrt(r))
+    ),
+    "neyman": Divergence(lambda r: (1 - r) ** 2 / r, lambda r: 2 / r, lambda r: -2 / r**2),
+    "pearson": Divergence(lambda r: (r - 1) ** 2, lambda r: 2 * r**2, lambda r: 4 * r),
 }
+
+
+def expanded_divergence(
+    x_0: Tensor,
+    teacher_x_0: Tensor,
+    fake_x_0: Tensor,
+    ratio: Tensor,
+    divergence: Divergence,
+    mask: Tensor | None = None,
+    over: Literal["sample", "batch"] = "sample",
+) -> Tensor:
+    """A loss per sample whose gradient is that of E_p[h(r) |Delta|^2] / normaliser, with
+    Delta = D_teacher - D_fake: Uni-Instruct's (arXiv 2505.20755).
+
+    (h - r h') |Delta|^2 + 2 h Delta (D_fake - x_0): the gradient of the first weight is the DI
+    term, that of |Delta|^2 the Fisher term, that of the rest, h included, the SIM term. All three
+    predictions and the ratio r = teacher / student (b,) must carry their gradient in x_t, and the
+    networks none in their weights. The normaliser is as in `distribution_matching`. For reverse KL
+    it is twice `score_identity` at alpha = 0.5.
+    """
+    delta = teacher_x_0 - fake_x_0
+    normaliser = mean((x_0 - teacher_x_0).detach().abs(), mask)
+    if over == "batch":
+        normaliser = normaliser.mean().expand_as(normaliser)
+    h = divergence.weight(ratio)
+    moved = (h - ratio * divergence.d_weight(ratio)) * mean(delta**2, mask)
+    kept = 2 * h * mean(delta * (fake_x_0 - x_0), mask)
+    return (moved + kept) / normaliser.clamp(min=1e-5)
 
 
 def adversarial_student(fake_logits: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from genkit.paths import Path
+from genkit.paths import Path, TrigFlow
 from genkit.rng import Rng
 
 
@@ -53,6 +53,17 @@ def log_normal(
     """sigma / alpha = exp(N(mean, std^2)), clipped to the path's range."""
     ratio = torch.exp(mean + std * rng.normal(shape, torch.float64))
     return torch.clamp(path.t_of_ratio(ratio), path.t_min, path.t_max).float()
+
+
+def trig_log_normal(
+    trig: TrigFlow, path: Path, shape: Sequence[int], rng: Rng, mean: float, std: float
+) -> Tensor:
+    """`log_normal` on TrigFlow for a network on `path`: within the noise levels of that path, and a
+    little inside, as at its very ends a path's clock need not have a derivative."""
+    ends = torch.tensor([path.t_min, path.t_max]).double()
+    low, high = trig.t_of_angle(path.angle(ends)).tolist()
+    t = log_normal(trig, shape, rng, mean, std)
+    return t.clamp(max(low + 1e-5, 1e-4), min(high - 1e-5, trig.t_max - 1e-4))
 
 
 def student_t(

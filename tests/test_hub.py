@@ -51,6 +51,24 @@ GOLDEN = {
 }
 
 
+# The same, of networks around others, asked for the second style where there are such.
+GOLDEN_AROUND = {
+    "routed": ("RoutedNetwork", {}, [-0.4785008, -1.279676, -0.6881946, -0.4778904]),
+    "styled": ("StyledNetwork", {"style": 1}, [-1.4376409, -1.4387376, 0.3169786, -0.162919]),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN_AROUND)
+def test_committed_networks_around_others_open_and_sample_as_they_did(name):
+    kind, asked, golden = GOLDEN_AROUND[name]
+    pipe = genkit.Pipeline.from_pretrained(SAVED / name)
+    generators = [torch.Generator().manual_seed(i) for i in (0, 1)]
+    x = pipe([0, 2], generator=generators, output_type="latent", **asked).images
+    assert x[0, 0, 0].tolist() == pytest.approx(golden, abs=1e-4)
+    index = json.loads((SAVED / name / "model_index.json").read_text())
+    assert index["network"] == [f"genkit.networks.{name}", kind]
+
+
 @pytest.mark.parametrize("name", GOLDEN)
 def test_committed_pipelines_open_and_sample_as_they_did(name):
     pipe = genkit.Pipeline.from_pretrained(SAVED / name)

@@ -27,7 +27,11 @@ PACKAGES = {
 # A row holds for the module it names and all below it, unless a longer row fits. Every module may
 # import what its own row covers, and `genkit.__version__`. A module without a row fails: add one.
 CORE = {"genkit.rng", "genkit.paths", "genkit.times", "genkit.sampling", "genkit.guidance"}
-MATH = CORE | {"genkit.denoisers.base", "genkit.terms"}
+MATH = (
+    CORE
+    | {"genkit.terms"}
+    | {f"genkit.denoisers.{name}" for name in ("base", "preconditioned", "repathed")}
+)
 PARTS = {"genkit.schedulers", "genkit.acceleration", "genkit.search", "genkit.networks"}
 GLUE = (
     MATH
@@ -45,17 +49,22 @@ ARROWS: dict[str, set[str]] = {
     "genkit.sampling": CORE,
     "genkit.guidance": CORE,
     "genkit.denoisers.base": CORE,
+    "genkit.denoisers.preconditioned": CORE | {"genkit.denoisers.base"},
     "genkit.denoisers": MATH,
     # A teacher's folder is opened as any pipeline is; so hub imports no adapter.
     "genkit.denoisers.diffusers": MATH | {"genkit.denoisers", "genkit.hub"},
-    "genkit.terms": CORE | {"genkit.denoisers.base"},
-    "genkit.networks": MATH | {"genkit_kernels"},
+    "genkit.denoisers.repathed": CORE | {"genkit.denoisers.base"},
+    "genkit.terms": CORE | {"genkit.denoisers.base", "genkit.denoisers.repathed"},
+    "genkit.networks": MATH | {"genkit_kernels", "genkit.audio"},
     "genkit.schedulers": MATH,
     "genkit.search": MATH | {"genkit.schedulers"},
     "genkit.acceleration": MATH | {"genkit.networks", "genkit_kernels"},
     "genkit.methods": MATH | {"genkit.networks"},
-    "genkit.data": CORE,
-    "genkit.metrics": CORE | {"genkit.data"},
+    # Sound and text as tensors: no network, so anything may read them.
+    "genkit.audio": set(),
+    "genkit.phonemes": set(),
+    "genkit.data": CORE | {"genkit.audio", "genkit.phonemes"},
+    "genkit.metrics": CORE | {"genkit.data", "genkit.audio"},
     "genkit.training": MATH | {"genkit.methods", "genkit.data", "genkit.metrics"},
     "genkit.cards": set(),
     "genkit.folders": set(),
@@ -66,10 +75,13 @@ ARROWS: dict[str, set[str]] = {
     "genkit.settings": {"genkit.methods", "genkit.sampling", "genkit.training", "genkit.catalogue"},
     "genkit.modalities": MATH
     | PARTS
-    | {"genkit.data", "genkit.denoisers", "genkit.latents", "genkit.metrics", "genkit_pipelines"},
+    | {"genkit.data", "genkit.denoisers", "genkit.latents", "genkit.metrics", "genkit_pipelines"}
+    | {"genkit.audio", "genkit.phonemes"},
     "genkit.runs": GLUE | {"genkit.contenders", "genkit.evaluation"},
     "genkit.contenders": GLUE,
     "genkit.evaluation": GLUE | {"genkit.contenders"},
+    "genkit.combination": GLUE
+    | {"genkit.runs", "genkit.contenders", "genkit.evaluation", "genkit.api"},
     "genkit.api": GLUE | {"genkit.runs", "genkit.evaluation", "genkit.acceleration"},
     "genkit.benchmarks": GLUE
     | {"genkit.runs", "genkit.evaluation", "genkit.api", "genkit_kernels"}
@@ -82,7 +94,8 @@ ARROWS: dict[str, set[str]] = {
     "genkit_kernels": set(),
     "genkit_pipelines": MATH
     | PARTS
-    | {"genkit.denoisers", "genkit.hub", "genkit.latents", "genkit_kernels"},
+    | {"genkit.denoisers", "genkit.hub", "genkit.latents", "genkit_kernels"}
+    | {"genkit.audio", "genkit.phonemes"},
     "genkit_apps": {"genkit", "genkit_pipelines"},
 }
 # Packages of others that only some rows may import, again with imports inside functions counted.
@@ -105,7 +118,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     },
     "accelerate": {"genkit.training"},
     "gradio": {"genkit_apps"},
-    "tyro": {"genkit.cli", "genkit.commands"},
+    "tyro": {"genkit.cli", "genkit.commands", "genkit.benchmarks"},
     "triton": {"genkit_kernels"},
 }
 # Modules whose loading loads none of these packages (checked in a fresh interpreter).

@@ -203,8 +203,10 @@ def test_dmd_with_the_exact_fake_converges():
 def test_weight_of_a_divergence_is_its_second_derivative(name):
     r = torch.tensor([0.2, 0.9, 1.0, 3.0], dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(DIVERGENCES[name].f(r).sum(), r, create_graph=True)
-    (second,) = torch.autograd.grad(slope.sum(), r)
+    (second,) = torch.autograd.grad(slope.sum(), r, create_graph=True)
     close(DIVERGENCES[name].weight(r), r**2 * second)
+    (slope_of_h,) = torch.autograd.grad((r**2 * second).sum(), r)
+    close(DIVERGENCES[name].d_weight(r), slope_of_h)
     close(DIVERGENCES[name].f(torch.ones(1).double()), torch.zeros(1).double())
 
 

@@ -344,7 +344,10 @@ def draw(rows: list[Row], file: Path) -> None:
                 speedups = [each["speedup"] for each in some]
                 axis.loglog(tokens, speedups, style, marker="o", color=f"C{i}", label=label)
                 axis.loglog(tokens, [each["bound"] for each in some], ":", color=f"C{i}")
-        axis.set(title=f"{panel[0]}, head dim {panel[1]}", xlabel="tokens")
+        grids = {prod(_sizes(each["grid"])): each["grid"] for each in here}
+        axis.set_xticks(list(grids), list(grids.values()))
+        axis.set_xticks([], minor=True)
+        axis.set(title=f"{panel[0]}, head dim {panel[1]}", xlabel="grid of tokens")
     axes[0][0].set_ylabel("times PyTorch's attention (dotted: FLOP bound)")
     axes[0][0].legend()
     figure.set_size_inches(5 * len(axes[0]), 4)

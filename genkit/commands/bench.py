@@ -1,7 +1,8 @@
-"""Measure: genkit bench methods | latency | attention.
+"""Measure: genkit bench methods | latency | attention | video.
 
 methods compares all methods on densities that are known exactly; latency times a student beside
-its teacher, from the prompt to the picture; attention times sparse attention beside PyTorch's.
+its teacher, from the prompt to the picture; attention times sparse attention beside PyTorch's;
+video plays a world for a minute and tells its frames per second and whether it drifts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ BENCHES = {
     "methods": "genkit.benchmarks.methods",
     "latency": "genkit.benchmarks.latency",
     "attention": "genkit.benchmarks.attention",
+    "video": "genkit.benchmarks.video",
 }
 
 
@@ -24,8 +26,9 @@ def run(argv: list[str]) -> int:
         from genkit.catalogue import unknown
 
         raise unknown("benchmark", argv[0], BENCHES)
-    from genkit.commands.flags import parse
+    from genkit.commands.flags import names, parse
 
-    bench = importlib.import_module(BENCHES[argv[0]])
-    bench.main(parse(bench.Settings, argv[1:], f"bench {argv[0]}"))
+    bench, rest = importlib.import_module(BENCHES[argv[0]]), argv[1:]
+    named = rest and not rest[0].startswith("-") and "--pipeline" in names(bench.Settings)
+    bench.main(parse(bench.Settings, [*["--pipeline"] * bool(named), *rest], f"bench {argv[0]}"))
     return 0

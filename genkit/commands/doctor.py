@@ -60,7 +60,7 @@ def _machine() -> Iterator[Finding]:
 
 
 def _disk() -> Iterator[Finding]:
-    from genkit.contenders import cache_folder
+    from genkit.data.cache import cache_folder
 
     for what, folder in (("disk", Path.cwd()), ("cache", cache_folder())):
         there = next(each for each in (folder, *folder.parents) if each.exists())

@@ -42,7 +42,15 @@ def table(name: str) -> str:
 
 def _method(entry: Entry) -> list[str]:
     facts = entry.facts
-    return [facts["family"], f"needs {' and '.join(facts['needs'])}", facts["paper"]]
+    steps = facts.get("steps", "?")
+    return [
+        facts["family"],
+        f"needs {' and '.join(facts['needs'])}",
+        facts["paper"],
+        "+".join(facts.get("roles", "?")),
+        "the teacher's steps" if steps is None else f"{steps} step{'s' * (steps != 1)}",
+        facts.get("figure") or facts.get("status", "not measured"),
+    ]
 
 
 TABLES: dict[str, tuple[Callable[[], dict[str, Entry]], Callable[[Entry], list[str]]]] = {

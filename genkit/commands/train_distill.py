@@ -24,6 +24,8 @@ class Distill:
     """A data set (genkit list data); by default what the teacher was trained on."""
     student: str | None = None
     """An earlier student of this teacher to go on with: a shipped name, a folder, or a hub id."""
+    teachers: tuple[str, ...] = ()
+    """Further teachers, between commas, for a method that merges several, such as dmm."""
     out: str | None = None
     """The run's folder, which must be new or empty; by default runs/METHOD."""
     config: str | None = None

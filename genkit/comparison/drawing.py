@@ -36,7 +36,9 @@ def contenders(asked: Comparison, folders: Mapping[str, str]) -> dict[str, Conte
     for method in (name for name in asked.methods if name in folders):
         pipeline = hub.Pipeline.from_pretrained(asked.out / folders[method] / "pipeline")
         facts = hub.trained(pipeline)
-        found[method] = Contender(method, pipeline, facts["steps"], 1.0, asked.precision)
+        found[method] = Contender(
+            method, pipeline, facts["steps"], facts.get("guidance", 1.0), asked.precision
+        )
     return found
 
 

@@ -39,29 +39,36 @@ def describe(name: str) -> str:
 
 
 def load(name: str, split: str = "train") -> "Samples":
-    """The data set `name`, one of its splits. ValueError if there is no such set or split."""
+    """The data set `name`, or a folder of speech, one of its splits. ValueError if there is no such
+    set or split."""
+    from genkit.data.speech_folder import is_speech_folder, read_speech_folder
+
+    if name not in names() and is_speech_folder(Path(name)):
+        return read_speech_folder(Path(name), split)
     module = f"genkit.data.{_known(name).replace('-', '_')}"
     return importlib.import_module(module).load(split)
 
 
-def open_data(name: str, size: int) -> "Samples | Prompts":
-    """What to train on: a data set of ours, a folder of pictures with captions, a text file of
-    prompts, or `datasets:NAME`. Pictures of a person's own are brought to size x size.
+def open_data(name: str, size: int, split: str = "train") -> "Samples | Prompts":
+    """What to train on: a data set of ours, a folder of pictures with captions or of speech in
+    LJSpeech's layout, a text file of prompts, or `datasets:NAME`. Pictures of a person's own are
+    brought to size x size. split: of data sets of ours and of speech.
 
     ValueError for what is none of these, or cannot be read.
     """
     from genkit.data.datasets_hub import PREFIX, read_datasets
     from genkit.data.folder import read_folder
     from genkit.data.prompts import read_prompts
+    from genkit.data.speech_folder import is_speech_folder
 
     path = Path(name)
     if name.startswith(PREFIX):
         return read_datasets(name.removeprefix(PREFIX), size)
-    if name not in names() and path.is_dir():
+    if name not in names() and path.is_dir() and not is_speech_folder(path):
         return read_folder(path, size)
     if path.is_file():
         return read_prompts(path)
-    return load(name)
+    return load(name, split)
 
 
 def _known(name: str) -> str:
@@ -71,6 +78,7 @@ def _known(name: str) -> str:
         meant = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(
             f"no data set is called {name!r}; {meant}there are: {', '.join(known)}; or give a "
-            "folder of pictures with captions, a text file of prompts, or datasets:NAME"
+            "folder of pictures with captions, one of speech in LJSpeech's layout, a text file of "
+            "prompts, or datasets:NAME"
         )
     return name

@@ -1,7 +1,7 @@
 """What a data set hands over: samples and their conditions, in memory; or prompts alone."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ class Samples:
     cond: {name: (n, ...)}, row i belongs to x_0[i]; class labels are "label", (n,) int64.
     num_classes: how many classes "label" counts, 0 where there are none. captions: a sentence for
     each sample, or none at all. held_out: captions of what is in no training sample, where there
-    are such; students are shown and measured on them.
+    are such; students are shown and measured on them. held_out_cond: the conditions that belong to
+    those. classes: the names of the classes, where they have some.
     """
 
     x_0: Tensor
@@ -24,6 +25,8 @@ class Samples:
     num_classes: int = 0
     captions: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
+    held_out_cond: Mapping[str, Tensor] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self):
         assert len(self.captions) in (0, len(self.x_0)), "one caption for each sample, or none"

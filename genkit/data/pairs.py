@@ -22,8 +22,8 @@ from torch import Tensor
 from genkit.data.streams import Cost, TensorStream
 from genkit.rng import sample_generators, sample_noise
 
-# (noise, cond, one generator per sample) -> x_0
-Make = Callable[[Tensor, dict[str, Tensor], list[torch.Generator]], Tensor]
+# (noise, cond, one generator per sample) -> {"x_0", and whatever else a pair keeps}
+Make = Callable[[Tensor, dict[str, Tensor], list[torch.Generator]], dict[str, Tensor]]
 
 
 def pairs_key(**parts: Any) -> str:
@@ -42,10 +42,14 @@ def cached_pairs(
     shard: int = 2048,
     progress: Callable[[range, str], Any] = lambda shards, what: shards,
     evaluations: Callable[[], int] = lambda: 0,
+    mask: Any | None = None,
+    prior: Callable[[Tensor], Tensor] = lambda gaussian: gaussian,
 ) -> TensorStream:
-    """The stream of pairs {"eps", "x_0", "cond"} of `key`, one for each row of `cond` (n, ...).
+    """The stream of pairs {"eps", "x_0", "cond", ...} of `key`, one for each row of `cond`, and
+    "mask" where one is given.
 
-    Pair i has the noise of sample i of `seed`, whatever the shard. Only missing shards are made.
+    Pair i has the noise of sample i of `seed`, whatever the shard, as `prior` (`Path.prior`) of the
+    teacher's path makes it of Gaussian noise. Only missing shards are made.
     evaluations: how many there were so far, by which a shard's own are counted; the stream's cost
     is that of all shards, those found on the disk included. ValueError for a shard that cannot be
     read.
@@ -62,15 +66,16 @@ def cached_pairs(
             before, began = evaluations(), time.perf_counter()
             part_cond = {name: value[rows] for name, value in cond.items()}
             generators = sample_generators(seed, rows.stop - rows.start, rows.start)
-            eps = sample_noise(latent, generators)
-            x_0 = make(eps, part_cond, generators)
-            tensors = {"eps": eps, "x_0": x_0.float().contiguous()}
+            eps = prior(sample_noise(latent, generators))
+            made = make(eps, part_cond, generators)
+            tensors = {"eps": eps} | {k: each.float().contiguous() for k, each in made.items()}
             part = tensors, Cost(evaluations() - before, time.perf_counter() - began)
             _write(file, *part)
         parts.append(part[0])
         cost += part[1]
-    tensors = {name: torch.cat([part[name] for part in parts]) for name in ("eps", "x_0")}
-    return TensorStream({**tensors, "cond": dict(cond)}, cost)
+    tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    masked = {} if mask is None else {"mask": mask}
+    return TensorStream({**tensors, "cond": dict(cond), **masked}, cost)
 
 
 def _write(file: Path, tensors: dict[str, Tensor], cost: Cost) -> None:
@@ -90,7 +95,7 @@ def _read(file: Path) -> tuple[dict[str, Tensor], Cost] | None:
             held = stored.metadata()
             if not held or "evaluations" not in held:
                 return None
-            tensors = {name: stored.get_tensor(name) for name in ("eps", "x_0")}
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}
             return tensors, Cost(int(held["evaluations"]), float(held["seconds"]))
     except SafetensorError as error:
         raise ValueError(

@@ -1,10 +1,9 @@
 """Denoiser: a network on a Path, asked for any prediction kind.
 
-Teacher, student and fake score are all Denoisers; guidance, preconditioning and change of path are
-Denoisers around Denoisers, and the network inside knows none of it. A Denoiser never sets no_grad,
-train or eval by itself: score identity methods need gradients through frozen networks.
-Guidance: arXiv 2207.12598. EDM preconditioning: arXiv 2206.00364, table 1. Boundary condition:
-Song et al. 2023 (arXiv 2303.01469, eq. 5 and appendix C). Change of path: genkit.paths.
+Teacher, student and fake score are all Denoisers; guidance, preconditioning (`preconditioned`) and
+change of path are Denoisers around Denoisers, and the network inside knows none of it. A Denoiser
+never sets no_grad, train or eval by itself: score identity methods need gradients through frozen
+networks. Guidance: arXiv 2207.12598. Change of path: genkit.paths.
 """
 
 from __future__ import annotations
@@ -18,12 +17,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from genkit.guidance import Cond, both, guide
-from genkit.paths import EDM, Kind, Path, expand, wide
+from genkit.paths import Kind, Path, expand
 from genkit.sampling import Generators, Sampler, network_times, sample
 
 Backend = Literal["func", "difference", "kernel"]
 AnyKind = Kind | Literal["mean_velocity"]
 Call = Callable[..., Tensor]
+Encoder = Callable[..., tuple[dict[str, Tensor], dict[str, Tensor]]]
 
 
 class Denoiser(nn.Module):
@@ -31,13 +31,15 @@ class Denoiser(nn.Module):
 
     path: the probability path. kind: the kind `raw` returns. time_scale: network time = t times it.
     two_time: the network takes a second time s, and its raw output is the mean velocity from t to s
-    (at s = t, its velocity), or what stands for it in another kind.
+    (at s = t, its velocity), or what stands for it in another kind. sigma_data: where the sampling
+    loop evaluates a bare network, whose preconditioning the scheduler then applies; else None.
+    levels: 1 where x_t has a time for each sample, (b,), 2 where each frame has its own, (b, f).
     """
 
-    kind: Kind
-
+    sigma_data: float | None = None
     path: Path
     kind: Kind
+    levels: int = 1
 
     def __init__(
         self, path: Path, kind: Kind, time_scale: float = 1.0, two_time: bool = False
@@ -70,6 +72,10 @@ class Denoiser(nn.Module):
     def unguided(self) -> Denoiser:
         """Itself, without the guidance around it where there is one."""
         return self
+
+    def given(self, x_0: Tensor, cond: Cond, eps: Tensor) -> Cond:
+        """cond, with what a noised part of x_0 may know of the others; eps: this batch's noise."""
+        return cond
 
     def mean_velocity(self, x_t: Tensor, t: Tensor, cond: Cond, s: Tensor) -> Tensor:
         """u(x_t, t, s) of a two-time network (MeanFlow, arXiv 2505.13447, eq. 3): its output, read
@@ -172,8 +178,7 @@ class Denoiser(nn.Module):
         sigma / (alpha + sigma), which are finite on every path; Euler there is DDIM (arXiv
         2010.02502, eq. 12) on every path. Heun costs two evaluations.
         """
-        scale_t, flow_t = _flow_coordinates(self.path, t)
-        scale_s, flow_s = _flow_coordinates(self.path, s)
+        (scale_t, flow_t), (scale_s, flow_s) = map(self.path.flow_coordinates, (t, s))
         step = expand((flow_s - flow_t).to(x_t.dtype), x_t)
         scale_t, scale_s = (expand(c.to(x_t.dtype), x_t) for c in (scale_t, scale_s))
         velocity = self._flow_velocity(x_t, t, cond)
@@ -196,11 +201,25 @@ class Denoiser(nn.Module):
         x_0 = self.path.convert(value, x_t, t, self.kind, "x_0")
         return self.path.convert(value, x_t, t, self.kind, "eps") - x_0
 
+    def condition(
+        self, cond: Cond, x_0: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """(what the network is conditioned on, {name: auxiliary loss per sample (b,)}) of a batch's
+        own conditions, by the condition encoder that trains with the network; where there is none,
+        the conditions themselves, and no losses. x_0, mask: the data they belong to, in training;
+        without it there are no losses."""
+        return dict(cond), {}
+
     def evaluate(
         self, x: Tensor, timestep: Tensor, cond: Cond, following: Tensor | None = None
     ) -> Tensor:
-        """`raw` as the sampling loop asks for it: a two-time network is told the next level too."""
+        """`raw` as the sampling loop asks for it: a two-time network is told the next level too,
+        and a preconditioned one is given what its scheduler made of x and time."""
         return self.raw(x, timestep, cond, following)
+
+    def answered(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """The x_0 that an output of `evaluate` means at x and path time t."""
+        return self.path.convert(output, x, t, self.kind, "x_0")
 
     def sample(
         self,
@@ -209,15 +228,17 @@ class Denoiser(nn.Module):
         scheduler: Any,
         steps: int | None = None,
         generator: Generators = None,
+        callback: Callable[[int, Tensor, Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Samples of `scheduler` from unit noise (b, ...)."""
+        """Samples of `scheduler` from unit noise (b, ...), `sampling.sample` with this network."""
+
+        told, _ = self.condition(cond)
+
+        def evaluate(x: Tensor, t: Tensor, *s: Tensor) -> Tensor:
+            return self.evaluate(x, t, told, *s)
+
         return sample(
-            lambda x, t, *s: self.evaluate(x, t, cond, *s),
-            scheduler,
-            noise,
-            steps,
-            generator,
-            two_time=self.two_time,
+            evaluate, scheduler, noise, steps, generator, None, callback, two_time=self.two_time
         )
 
     def simulate(
@@ -248,7 +269,7 @@ class Denoiser(nn.Module):
         now, *then = network_times(scheduler, stop, x, self.two_time)
         scaled = scheduler.scale_model_input(x, scheduler.timesteps[stop])
         value = self.evaluate(scaled, now, cond, *then)
-        return self.path.convert(value, x, t, self.kind, "x_0")
+        return self.answered(value, x, t)
 
 
 class _Reached(Exception):
@@ -264,13 +285,6 @@ def _tokens(output: Tensor) -> Tensor:
     return output.flatten(2).transpose(1, 2)
 
 
-def _flow_coordinates(path: Path, t: Tensor) -> tuple[Tensor, Tensor]:
-    """(alpha + sigma, sigma / (alpha + sigma)) at t."""
-    wide_t = wide(t)
-    scale = path.alpha(wide_t) + path.sigma(wide_t)
-    return scale, path.sigma(wide_t) / scale
-
-
 def _central_difference(
     f: Callable[..., Tensor], points: tuple[Tensor, ...], moves: tuple[Tensor, ...], h: float
 ) -> tuple[Tensor, Tensor]:
@@ -281,7 +295,8 @@ def _central_difference(
 
 
 class NetworkDenoiser(Denoiser):
-    """Any network as a Denoiser; `call(network, x, timestep, cond, s)` knows its signature."""
+    """Any network as a Denoiser; `call(network, x, timestep, cond, s)` knows its signature, and
+    `encoder(network, cond, x_0, mask)` its condition encoder's, where it has one."""
 
     def __init__(
         self,
@@ -291,23 +306,41 @@ class NetworkDenoiser(Denoiser):
         kind: Kind,
         time_scale: float = 1.0,
         two_time: bool = False,
+        encoder: Encoder | None = None,
     ) -> None:
         super().__init__(path, kind, time_scale, two_time)
-        self.network, self.call = network, call
+        self.network, self.call, self.encoder = network, call, encoder
 
     def raw(self, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None) -> Tensor:
         return self.call(self.network, x_t, timestep, cond, s)
 
+    def condition(
+        self, cond: Cond, x_0: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return (
+            (dict(cond), {})
+            if self.encoder is None
+            else self.encoder(self.network, cond, x_0, mask)
+        )
 
-class _Around(Denoiser):
-    """A Denoiser around another one."""
+
+class Around(Denoiser):
+    """A Denoiser around another one, the base of such."""
 
     def __init__(self, inner: Denoiser, path: Path | None = None, kind: Kind | None = None) -> None:
         super().__init__(path or inner.path, kind or inner.kind, inner.time_scale, inner.two_time)
-        self.inner = inner
+        self.inner, self.levels = inner, inner.levels
+
+    def given(self, x_0: Tensor, cond: Cond, eps: Tensor) -> Cond:
+        return self.inner.given(x_0, cond, eps)
+
+    def condition(
+        self, cond: Cond, x_0: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return self.inner.condition(cond, x_0, mask)
 
 
-class Guided(_Around):
+class Guided(Around):
     """Classifier-free guidance uncond + w (cond - uncond), both halves in one doubled batch.
 
     uncond: the conditions of no condition, batch 1. w: a number, or one per sample (b,).
@@ -315,85 +348,30 @@ class Guided(_Around):
 
     def __init__(self, inner: Denoiser, w: float | Tensor, uncond: Cond) -> None:
         super().__init__(inner)
-        self.w, self.uncond = w, dict(uncond)
+        self.w, self.uncond, self.sigma_data = w, dict(uncond), inner.sigma_data
 
     @property
     def unguided(self) -> Denoiser:
         return self.inner
 
     def raw(self, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None) -> Tensor:
+        return self._guided(self.inner.raw, x_t, timestep, cond, s)
+
+    def evaluate(
+        self, x: Tensor, timestep: Tensor, cond: Cond, following: Tensor | None = None
+    ) -> Tensor:
+        """As the denoiser within is evaluated."""
+        return self._guided(self.inner.evaluate, x, timestep, cond, following)
+
+    def answered(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """As the denoiser within reads it."""
+        return self.inner.answered(output, x, t)
+
+    def _guided(
+        self, call: Call, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None
+    ) -> Tensor:
         doubled = both(cond, self.uncond, x_t.shape[0])
         twice = None if s is None else torch.cat([s, s])
-        value = self.inner.raw(
-            torch.cat([x_t, x_t]), torch.cat([timestep, timestep]), doubled, twice
-        )
+        value = call(torch.cat([x_t, x_t]), torch.cat([timestep, timestep]), doubled, twice)
         uncond_value, cond_value = value.chunk(2)
         return guide(cond_value, uncond_value, self.w)
-
-
-class Repathed(_Around):
-    """A Denoiser on another path: the same posterior, asked at the matching noise angle.
-
-    With x_inner = c x and times matched by angle, differentiating along this path's time gives
-    v = ((dt_inner/dt) v_inner - (dc/dt) x) / c: no quotient by sigma, so it is exact at both ends
-    and safe under jvp (for TrigFlow around rectified flow it is rCM's wrapper, arXiv 2510.08431).
-    """
-
-    def __init__(self, inner: Denoiser, path: Path) -> None:
-        super().__init__(inner, path, "velocity")
-        self.time_scale = 1.0
-
-    def raw(self, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None) -> Tensor:
-        c, there = self.path.repath(timestep, self.inner.path)
-        d_c, rate = self.path.repath_rates(timestep, self.inner.path)
-        x_there = x_t * expand(c.to(x_t.dtype), x_t)
-        v_there = self.inner.predict(x_there, there.to(x_t.dtype), cond, "velocity")
-        on_x, on_v = (-d_c / c).to(x_t.dtype), (rate / c).to(x_t.dtype)
-        return expand(on_x, x_t) * x_t + expand(on_v, x_t) * v_there
-
-
-class EDMPreconditioned(_Around):
-    """c_skip x + c_out F(c_in x, c_noise): a bare network F on the EDM path (2206.00364, table 1).
-
-    `inner` evaluates F; it is fed c_in x at network time log(sigma) / 4.
-    """
-
-    def __init__(self, inner: Denoiser, path: EDM, sigma_data: float = 0.5) -> None:
-        super().__init__(inner, path, "x_0")
-        self.time_scale, self.sigma_data = 1.0, sigma_data
-
-    def raw(self, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None) -> Tensor:
-        sigma, data = wide(timestep), self.sigma_data
-        norm = torch.sqrt(sigma**2 + data**2)
-        c_skip, c_out, c_in, c_noise = (
-            each.to(x_t.dtype)
-            for each in (data**2 / norm**2, sigma * data / norm, 1 / norm, torch.log(sigma) / 4)
-        )
-        value = self.inner.raw(expand(c_in, x_t) * x_t, c_noise, cond)
-        return expand(c_skip, x_t) * x_t + expand(c_out, x_t) * value
-
-
-class Boundary(_Around):
-    """The consistency boundary condition f(x, t_min) = x / alpha(t_min), for a network without it
-    (alpha is 1 there on rectified flow, TrigFlow and EDM, and .9996 or nearer 1 on the VPs).
-
-    f = c_skip x / alpha + (1 - c_skip) D with c_skip = d^2 / (r^2 + d^2) and
-    r = ratio(t) - ratio(t_min), ratio = sigma / alpha (2303.01469, appendix C). Not faithful in one
-    point: the paper's c_out multiplies a unit-variance network output; here D predicts x_0, so its
-    weight is 1 - c_skip, which leaves f = D far from the boundary.
-    """
-
-    def __init__(self, inner: Denoiser, sigma_data: float = 0.5) -> None:
-        super().__init__(inner, kind="x_0")
-        self.sigma_data = sigma_data
-
-    def raw(self, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None) -> Tensor:
-        t = wide(timestep) / self.time_scale
-        first = torch.full_like(t, self.path.t_min)
-        alpha, data = self.path.alpha(t), self.sigma_data
-        # alpha r, so that nothing is divided by alpha, which is 0 at pure noise.
-        scaled = self.path.sigma(t) - alpha * self.path.sigma(first) / self.path.alpha(first)
-        norm = scaled**2 + alpha**2 * data**2
-        x_0 = self.inner.predict(x_t, timestep / self.time_scale, cond, "x_0")
-        on_x, on_x_0 = (alpha * data**2 / norm).to(x_t.dtype), (scaled**2 / norm).to(x_t.dtype)
-        return expand(on_x, x_t) * x_t + expand(on_x_0, x_t) * x_0

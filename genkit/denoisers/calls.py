@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genkit.denoisers.preconditioned import preconditioned
 from genkit.guidance import Cond
 
 
@@ -20,8 +21,7 @@ def class_conditional(
     network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
 ) -> Tensor:
     """genkit's MLPDenoiser."""
-    extra = {} if s is None else {"second_timestep": s}
-    return network(x_t, timestep, cond["label"], **extra)
+    return network(x_t, timestep, cond["label"], **_more(cond, s))
 
 
 def prompted(
@@ -29,6 +29,27 @@ def prompted(
 ) -> Tensor:
     """genkit's PromptedNetwork: a text encoder and its network in one."""
     return network(x_t, timestep, cond["tokens"])
+
+
+def speech(
+    network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
+) -> Tensor:
+    """genkit's SpeechDecoder with its EDM preconditioning: x_0 at sigma = timestep, 0 where a
+    sample has no frames."""
+    mask, config = cond["mask"], network.config
+
+    def bare(x: Tensor, level: Tensor) -> Tensor:
+        return network(x, level, cond["means"], cond["voice"], mask)
+
+    x_0 = preconditioned(bare, x_t, timestep, config["sigma_data"], config["sigma_min"])
+    return x_0 * mask[..., None].to(x_0.dtype)
+
+
+def speech_training(
+    network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
+) -> Tensor:
+    """genkit's SpeechNetwork, whose encoder has read the conditions already."""
+    return speech(network.network, x_t, timestep, cond)
 
 
 def unet(
@@ -42,16 +63,23 @@ def unet(
 def text_unet(
     network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
 ) -> Tensor:
-    """diffusers' UNet2DConditionModel, conditioned on text alone (SD 1.5, 2.1)."""
-    text = cond["encoder_hidden_states"]
-    value = network(x_t, timestep, encoder_hidden_states=text, return_dict=False)[0]
+    """diffusers' UNet2DConditionModel, conditioned on text alone (SD 1.5, 2.1), and on the guidance
+    scale where it has a place for it."""
+    text, scale = cond["encoder_hidden_states"], None
+    if "w" in cond:
+        width = network.config["time_cond_proj_dim"]
+        scale = embedded_guidance(cond["w"], width).to(x_t.dtype)
+    value = network(
+        x_t, timestep, encoder_hidden_states=text, timestep_cond=scale, return_dict=False
+    )[0]
     return _mean(value, x_t)
 
 
 def pixart(
     network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
 ) -> Tensor:
-    """diffusers' PixArtTransformer2DModel: alpha and sigma with their mask, ours without one."""
+    """diffusers' PixArtTransformer2DModel: alpha and sigma with their mask, ours without one; and
+    genkit's TextTransformer, with its further inputs."""
     size = {name: cond.get(name) for name in ("resolution", "aspect_ratio")}
     value = network(
         x_t,
@@ -60,6 +88,7 @@ def pixart(
         timestep=timestep,
         added_cond_kwargs=size,
         return_dict=False,
+        **_more(cond, s),
     )[0]
     return _mean(value, x_t)
 
@@ -77,6 +106,30 @@ def stable_diffusion_3(
     )[0]
 
 
+def embedded_guidance(w: Tensor, width: int) -> Tensor:
+    """(b,) guidance scales as (b, width), the way Stable Diffusion's pipeline embeds its own for a
+    network with `time_cond_proj_dim`: sines and cosines of 1000 (w - 1) (LCM, arXiv 2310.04378)."""
+    half = width // 2
+    rate = torch.log(torch.tensor(10000.0)) / (half - 1)
+    frequency = torch.exp(torch.arange(half, dtype=torch.float32) * -rate).to(w.device)
+    angle = ((w.float() - 1) * 1000.0)[:, None] * frequency[None]
+    return torch.cat([torch.sin(angle), torch.cos(angle)], 1)
+
+
+def _more(cond: Cond, s: Tensor | None) -> dict[str, Tensor]:
+    """The inputs that some of genkit's networks have beside the first time and the condition."""
+    more = {} if s is None else {"second_timestep": s}
+    return more | {"guidance": cond["w"]} if "w" in cond else more
+
+
+def causal_frames(
+    network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
+) -> Tensor:
+    """genkit's CausalVideoTransformer: what is past, clean frames or a cache, is a condition."""
+    past, told = cond.get("past"), cond.get("past_timestep")
+    return network(x_t, timestep, cond["action"], past, told, cond.get("cache"))
+
+
 def _mean(value: Tensor, x_t: Tensor) -> Tensor:
     """The prediction itself, of a network whose other half of channels is a learned variance."""
     return value if value.shape == x_t.shape else value.chunk(2, dim=1)[0]
@@ -85,14 +138,35 @@ def _mean(value: Tensor, x_t: Tensor) -> Tensor:
 CALLS: dict[str, Callable[..., Tensor]] = {
     "MLPDenoiser": class_conditional,
     "PromptedNetwork": prompted,
+    "CausalVideoTransformer": causal_frames,
+    "SpeechDecoder": speech,
+    "SpeechNetwork": speech_training,
     "UNet2DModel": unet,
     "UNet2DConditionModel": text_unet,
     "PixArtTransformer2DModel": pixart,
+    "TextTransformer": pixart,
     "SD3Transformer2DModel": stable_diffusion_3,
 }
 
+
+def _own_encoder(
+    network: Any, cond: Cond, x_0: Tensor | None, mask: Tensor | None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    return network.condition(cond, x_0, mask)
+
+
+# Networks with a condition encoder that trains with them and has losses of its own.
+ENCODERS: dict[str, Callable[..., tuple[dict[str, Tensor], dict[str, Tensor]]]] = {
+    "SpeechNetwork": _own_encoder,
+}
+
+# genkit's networks around others, which are called as those are.
+AROUND = ("RoutedNetwork", "StyledNetwork")
+
 # {class: {config key: the values a call serves}}; any other value asks for inputs no call gives.
 SERVED: dict[str, dict[str, Collection[Any]]] = {
+    "MLPDenoiser": {"guidance_input": (None, False)},
+    "TextTransformer": {"guidance_input": (None, False)},
     "UNet2DModel": {"time_embedding_type": ("positional",), "class_embed_type": (None,)},
     "UNet2DConditionModel": {
         name: (None,)
@@ -111,6 +185,8 @@ def network_call(network: torch.nn.Module) -> Callable[..., Tensor]:
     """The call of a network's class; ValueError for a class no call is written for, and for a
     config that asks for other inputs."""
     name = type(network).__name__
+    if name in AROUND:
+        return network_call(network.inner)  # type: ignore[arg-type]
     if name not in CALLS:
         raise ValueError(
             f"no call is known for {name}; known: {', '.join(CALLS)}. Give yours, as "

@@ -13,11 +13,12 @@ from typing import Any
 
 from genkit import hub
 from genkit.denoisers.base import NetworkDenoiser
-from genkit.denoisers.calls import network_call
+from genkit.denoisers.causal import network_denoiser
 from genkit.denoisers.checks import check_parts, check_scheduler
 from genkit.denoisers.families import Family, default_guidance, find_family, unconditional
+from genkit.denoisers.preconditioned import EDMPreconditioned
 from genkit.guidance import Cond
-from genkit.paths import DiscreteVP, Kind, Path, RectifiedFlow, make_path
+from genkit.paths import EDM, DiscreteVP, Kind, Path, RectifiedFlow, make_path
 from genkit.sampling import Sampler
 
 # Where a pipeline names no trained number of steps; the steps teachers are measured at.
@@ -32,7 +33,7 @@ class Loaded:
     one sample. sampler: how the pipeline samples by default, guidance its default scale (1: off).
     """
 
-    denoiser: NetworkDenoiser
+    denoiser: NetworkDenoiser | EDMPreconditioned
     pipeline: Any
     family: Family
     uncond: Cond
@@ -43,12 +44,14 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What a scheduler says: the network's path, kind and time, and a sampler of `steps`."""
+    """What a scheduler says: the network's path, kind and time, and a sampler of `steps`.
+    sigma_data: of a network with EDM's preconditioning."""
 
     path: Path
     kind: Kind
     time_scale: float
     sampler: Sampler
+    sigma_data: float | None = None
 
 
 def _refuse(config: Any, *keys: str) -> None:
@@ -76,7 +79,8 @@ def _ours(scheduler: Any, steps: int) -> Schedule:
     """ConsistencyScheduler and FlowScheduler hold it all."""
     config = scheduler.config
     path = make_path(dict(config["path"]))
-    return Schedule(path, config["prediction_type"], config["time_scale"], scheduler.sampler)
+    kind, scale = config["prediction_type"], config["time_scale"]
+    return Schedule(path, kind, scale, scheduler.sampler, config.get("sigma_data"))
 
 
 _PREDICTIONS: dict[str, Kind] = {
@@ -130,6 +134,7 @@ SCHEDULERS: dict[str, Callable[[Any, int], Schedule]] = {
     "EulerDiscreteScheduler": _discrete_vp,
     "LMSDiscreteScheduler": _discrete_vp,
     "PNDMScheduler": _discrete_vp,
+    "TCDScheduler": _discrete_vp,
     "UniPCMultistepScheduler": _discrete_vp,
 }
 
@@ -160,19 +165,20 @@ def as_denoiser(pipeline: Any) -> Loaded:
     """
     family = find_family(pipeline)
     network = pipeline.components[family.role]
-    call = network_call(network)
     check_scheduler(pipeline, family)
     trained = hub.trained(pipeline)
     schedule = read_schedule(pipeline.scheduler, trained.get("steps", DEFAULT_STEPS))
     check_parts(pipeline, family, schedule.path)
-    denoiser = NetworkDenoiser(
+    denoiser = network_denoiser(
         network,
-        call,
         schedule.path,
         schedule.kind,
         schedule.time_scale,
         bool(network.config.get("two_time", False)),
     )
+    if schedule.sigma_data is not None:
+        assert isinstance(schedule.path, EDM), "EDM's preconditioning is of EDM's path"
+        denoiser = EDMPreconditioned(denoiser, schedule.path, schedule.sigma_data)
     return Loaded(
         denoiser,
         pipeline,

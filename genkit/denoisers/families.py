@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from genkit.guidance import Cond
-from genkit.sampling import starting_scale
+from genkit.sampling import TCD_ETA, starting_scale
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,17 @@ def _text_to_image(pipeline: Any, prompts: list[str]) -> dict[str, Tensor]:
     return {"encoder_hidden_states": pipeline.encode_prompt(prompts)}
 
 
+def _actions(cond: Cond, uncond: Cond | None) -> dict[str, Any]:
+    return {"actions": cond["action"].tolist()}
+
+
+def _frames(pipeline: Any) -> tuple[int, ...]:
+    """(frames, channels, height, width) of a clip as the network was trained on."""
+    config = pipeline.network.config
+    size = config["sample_size"]
+    return (config["sample_frames"], config["in_channels"], size, size)
+
+
 # ---- DDPM, DDIM: pixels without a prompt ------------------------------------------------------
 
 
@@ -156,6 +167,18 @@ def _stable_diffusion_3(pipeline: Any, prompts: list[str]) -> dict[str, Tensor]:
     return {"encoder_hidden_states": text, "pooled_projections": pooled}
 
 
+# ---- Speech -----------------------------------------------------------------------------------
+
+
+def _mels(pipeline: Any) -> tuple[int, ...]:
+    config = pipeline.network.config
+    return (config["sample_size"], config["in_channels"])
+
+
+def _spoken(cond: Cond, uncond: Cond | None) -> dict[str, Any]:
+    raise ValueError("TextToSpeechPipeline is called with texts; it takes no encoded conditions")
+
+
 _DDPM = Family("unet", _latent("unet"), None, _unconditional, "discrete_vp", unit_start=True)
 
 PIPELINES: dict[str, Family] = {
@@ -166,6 +189,8 @@ PIPELINES: dict[str, Family] = {
         _reader(_text_to_image),
         _named({"encoder_hidden_states": "prompt_embeds"}),
     ),
+    "InteractiveVideoPipeline": Family("network", _frames, None, _actions),
+    "TextToSpeechPipeline": Family("network", _mels, None, _spoken, "edm"),
     "DDPMPipeline": _DDPM,
     "DDIMPipeline": _DDPM,
     "StableDiffusionPipeline": Family(
@@ -221,6 +246,14 @@ def default_guidance(pipeline: Any) -> float:
     return 1.0 if taken is None or taken.default is None else float(taken.default)
 
 
+def scheduler_arguments(pipeline: Any) -> dict[str, Any]:
+    """Keywords of a stock pipeline's `__call__` by which its scheduler samples as it does by
+    itself: such pipelines tell one that takes eta 0, and TCD's own is 0.3."""
+    taken = inspect.signature(type(pipeline).__call__).parameters
+    strategic = type(pipeline.scheduler).__name__ == "TCDScheduler"
+    return {"eta": TCD_ETA} if strategic and "eta" in taken else {}
+
+
 def rebuilt(pipeline: Any, network: Any, scheduler: Any) -> Any:
     """A pipeline of the same class with `network` in its role, this scheduler, and every other
     component and setting of `pipeline`'s own.
@@ -231,6 +264,7 @@ def rebuilt(pipeline: Any, network: Any, scheduler: Any) -> Any:
     """
     family, owner = find_family(pipeline), type(pipeline)
     _check_loop(owner.__name__, family, scheduler)
+    _check_inputs(owner.__name__, network)
     if owner.__name__ == "DDIMPipeline" and type(scheduler).__name__ != "DDIMScheduler":
         from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 
@@ -238,6 +272,17 @@ def rebuilt(pipeline: Any, network: Any, scheduler: Any) -> Any:
     known = {**pipeline.config, **pipeline.components, family.role: network, "scheduler": scheduler}
     taken = inspect.signature(owner.__init__).parameters
     return owner(**{name: value for name, value in known.items() if name in taken})
+
+
+def _check_inputs(owner: str, network: Any) -> None:
+    """ValueError where a pipeline's own loop would not give the network an input that it needs."""
+    ours = owner in ("ClassConditionalImagePipeline", "TextToImagePipeline")
+    if not ours and (network.config.get("two_time") or network.config.get("guidance_input")):
+        which = "second time" if network.config.get("two_time") else "guidance scale"
+        raise ValueError(
+            f"{owner} gives its network no {which}, so a student that takes one could not leave as "
+            "such a pipeline; use a method without, or one scale of guidance"
+        )
 
 
 def _check_loop(owner: str, family: Family, scheduler: Any) -> None:

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from genkit.denoisers.base import Denoiser
-from genkit.guidance import Cond
+from genkit.denoisers.base import Denoiser, Guided, NetworkDenoiser
+from genkit.guidance import Cond, told
 from genkit.paths import Path
 from genkit.rng import Rng
 from genkit.sampling import Generators, Sampler
@@ -78,9 +78,11 @@ class Stage:
 
     start: {role: role} copies weights at the stage's beginning. guidance: the teacher's w in this
     stage, for its predictions and for the pairs made from it. new_data: make pairs anew from this
-    stage's teacher. fresh_optimizer: forget the optimizers' state. lr: {role: learning rate} where
-    it is not the role's own. steps: evaluations by which the student of this stage is previewed and
-    judged, where it cannot yet do with those of the sampler (it is measured at those all the same).
+    stage's teacher. points: how many points of the teacher's ODE the pairs keep, at the grid of as
+    many steps: pairs["path"] = {"x_t": (b, points, ...), "t": (b, points)}. fresh_optimizer: forget
+    the optimizers' state. lr: {role: learning rate} where it is not the role's own. steps:
+    evaluations by which the student of this stage is previewed and judged, where it cannot yet do
+    with those of the sampler (it is measured at those all the same).
     """
 
     name: str
@@ -89,6 +91,7 @@ class Stage:
     guidance: float = 1.0
     fresh_optimizer: bool = False
     new_data: bool = False
+    points: int = 0
     lr: Mapping[str, float] = field(default_factory=dict)
     steps: int | None = None
 
@@ -102,8 +105,27 @@ class Moment:
     steps: int
 
 
-def begin_student(method: Method, begin: Callable[[nn.Module], nn.Module]) -> None:
-    """Let the method's student be begin(the role it would be a copy of): adapted, or another one.
+def scale_range(low: float, high: float | None, own: float) -> tuple[float, float]:
+    """The range of guidance scales a student is taught, whose middle is by default its own scale.
+
+    ValueError for one that its own scale lies outside of, at which it would be sampled untrained.
+    """
+    high = max(2 * own - low, low) if high is None else high
+    if not low <= own <= high:
+        raise ValueError(
+            f"guidance is {own:g}, outside the range {low:g} to {high:g} that the student is to "
+            "learn; widen guidance_low and guidance_high, or give another guidance"
+        )
+    return low, high
+
+
+def begin_student(
+    method: Method,
+    begin: Callable[[nn.Module], nn.Module],
+    adapt: Callable[[nn.Module], nn.Module] = lambda network: network,
+) -> None:
+    """Let the method's student be begin(the role it would be a copy of), then changed as its role
+    says, then adapted: an earlier student, given a second time, say, and then low-rank adapters.
 
     ValueError, once its roles are asked for, where it begins with a fresh network.
     """
@@ -111,15 +133,25 @@ def begin_student(method: Method, begin: Callable[[nn.Module], nn.Module]) -> No
 
     def nets() -> dict[str, Role]:
         roles = dict(declared())
-        start = roles["student"].start
+        start, change = roles["student"].start, roles["student"].change
         if start is None:
             raise ValueError(
                 f"{method.name} starts from a fresh network; give neither student nor lora"
             )
-        build = lambda given: begin(given[start])  # noqa: E731
-        return roles | {"student": replace(roles["student"], start=None, build=build)}
+
+        def build(given: Mapping[str, nn.Module]) -> nn.Module:
+            network = begin(given[start])
+            return adapt(network if change is None else change(network))
+
+        student = replace(roles["student"], start=None, build=build, change=None)
+        return roles | {"student": student}
 
     method.nets = nets  # type: ignore[method-assign]
+
+
+def teacher_name(i: int) -> str:
+    """The role of the i-th teacher; the first is "teacher"."""
+    return f"teacher_{i}" if i else "teacher"
 
 
 class Roles(dict[str, Any]):
@@ -134,18 +166,27 @@ class Method:
 
     path: the student's path. distance: a per-sample distance of the modality. latent: shape of one
     sample without the batch. uncond: the conditions of no condition, batch 1, where the modality
-    has them. After construction the run sets `scheduler`, made by `hub` from `sampler()`; `sample`
-    and backward simulation run it.
+    has them. decode: samples as what they stand for, pictures of latents, with gradient. After
+    construction the run sets `scheduler`, made by `hub` from `sampler()`; `sample` and backward
+    simulation run it. It sets `levels`, those of the student's Denoiser, and `teachers` too, how
+    many there are; they are the roles `teacher_name(0)` and on.
     """
 
     family: ClassVar[str]
     paper: ClassVar[str]
     needs: ClassVar[tuple[Stream, ...]]
     paths: ClassVar[tuple[str, ...]] = ("rectified_flow", "trigflow", "edm", "vp", "discrete_vp")
+    # What the teacher's network may predict.
+    kinds: ClassVar[tuple[str, ...]] = ("velocity", "x_0", "eps", "v_prediction")
     has_teacher: ClassVar[bool] = True
+    merges: ClassVar[bool] = False  # whether it takes several teachers
     # Whether training does not depend on `config.steps`: one student takes any number of steps.
     any_steps: ClassVar[bool] = False
-    # {data set: settings that were found to serve it}, of the method, the trainer and the run.
+    # Whether it trains denoisers of sequences: its times have the first `levels` axes, and what it
+    # noises sees the rest by `Denoiser.given`.
+    framewise: ClassVar[bool] = False
+    # {data set: settings that were found to serve it}, of the method, the trainer and the run; what
+    # stands under "" is for all of them.
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     @dataclass
@@ -159,14 +200,16 @@ class Method:
         latent: Sequence[int],
         distance: Distance = squared,
         uncond: Cond | None = None,
+        decode: Callable[[Tensor], Tensor] = lambda latents: latents,
     ) -> None:
         if path.name not in self.paths:
             raise ValueError(
                 f"{self.name} does not take the path {path.name!r}, only {', '.join(self.paths)}"
             )
         self.config, self.path, self.latent, self.distance = config, path, tuple(latent), distance
-        self.uncond = uncond
+        self.uncond, self.decode = uncond, decode
         self.scheduler: Any = None
+        self.teachers, self.levels = 1, 1
 
     @property
     def name(self) -> str:
@@ -177,6 +220,25 @@ class Method:
     def guidance(self) -> float:
         """The teacher's scale that a method bakes in; 1 where none was given."""
         return 1.0 if self.config.guidance is None else float(self.config.guidance)
+
+    @classmethod
+    def fresh(cls, config: Any, bare: NetworkDenoiser) -> Denoiser:
+        """An untrained network, given on rectified flow, as this method trains one: on its own path
+        or prior, preconditioned or not."""
+        return bare
+
+    @property
+    def embedded_guidance(self) -> float | None:
+        """The scale cond["w"] that a student with an input for it is sampled and delivered with;
+        None for one that has no such input."""
+        return None
+
+    def guided(self, teacher: Denoiser, w: Tensor) -> Denoiser:
+        """The teacher with a scale for each sample, w (b,), instead of its stage's."""
+        if not self.uncond:
+            return teacher
+        uncond = {name: value.to(w.device) for name, value in self.uncond.items()}
+        return Guided(teacher.unguided, w, uncond)
 
     def stages(self) -> list[Stage]:
         """The stages, in order; their shares add up to 1."""
@@ -197,9 +259,22 @@ class Method:
     def one_step(self, student: Denoiser, pairs: Mapping[str, Any]) -> Tensor:
         """Distance per sample (b,) of the x_0 predicted at pure noise to the pairs' own: the
         regression that ends InstaFlow and that score methods begin with."""
-        t = torch.full(pairs["x_0"].shape[:1], self.path.t_max, device=pairs["x_0"].device)
-        x_0 = student.predict(self.path.start(pairs["eps"]), t, pairs["cond"], "x_0")
+        seen = student.given(pairs["x_0"], pairs["cond"], pairs["eps"])
+        x_0 = self.at_once(student, {**pairs, "cond": seen})
         return self.distance(x_0, pairs["x_0"], pairs.get("mask"))
+
+    def at_once(self, student: Denoiser, pairs: Mapping[str, Any]) -> Tensor:
+        """The x_0 (b, ...) that the student predicts of the pairs' pure noise."""
+        t = torch.full(pairs["eps"].shape[:1], self.path.t_max, device=pairs["eps"].device)
+        return student.predict(self.path.start(pairs["eps"]), t, pairs["cond"], "x_0")
+
+    def blank(self, network: nn.Module) -> tuple[Tensor, Tensor, Cond]:
+        """(x_t, t, cond) of one sample of nothing, where the network is: what its features are
+        shaped like can be seen with it."""
+        where = next(network.parameters()).device
+        cond = {name: value.to(where) for name, value in (self.uncond or {}).items()}
+        t = torch.full((1,), self.path.t_max, device=where)
+        return torch.zeros(1, *self.latent, device=where), t, cond
 
     def sampler(self) -> Sampler:
         """How the student samples, as plain data."""
@@ -214,6 +289,8 @@ class Method:
         generator: Generators = None,
     ) -> Tensor:
         """Samples from unit noise (b, ...), by the scheduler that will be exported."""
+        if self.embedded_guidance is not None:
+            cond = told(cond, self.embedded_guidance, noise)
         with torch.no_grad():
             return student.sample(
                 noise, cond, self.scheduler, steps or self.sampler().steps, generator

@@ -7,7 +7,7 @@ the student trains on inputs of its own sampler. Faithful but for: a regression 
 the first stage (the one-step student of a teacher asked at pure noise begins at the data mean; the
 paper does so for SDXL only), which may be kept while matching, as DMD did; logits at random t of
 the path's clock; and the gradient's normaliser may be taken over the batch, which low dimensions
-need.
+need. Frames of a sequence are judged given the student's own past (arXiv 2506.08009).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Method(base.Method):
     family = "distribution"
     paper = "arXiv 2405.14867"
     needs = ("data", "pairs")
+    framewise = True
     presets = {
         "digits": {
             "warmup_share": 0.75,
@@ -45,6 +46,7 @@ class Method(base.Method):
             "pairs": 60_000,
             "pair_steps": 8,
         },
+        "world": {"batch_size": 8, "measure_every": 0, "evaluate_n": 64, "pairs": 500},  # untuned
         # The quickstart: within six minutes on two cores. Without guidance the teacher is twice as
         # fast, and its distance to the data the same. scripts/ship_emoji.sh trains for an hour.
         "emoji-scenes": {
@@ -134,11 +136,9 @@ class Method(base.Method):
     def _head(self, given: Mapping[str, nn.Module]) -> nn.Module:
         network = given[self.config.critic]
         names = self.config.features or middle_block(network)
-        cond = self.uncond or {}
-        t = torch.full((1,), self.path.t_max)
         assert isinstance(network, Denoiser)
         with torch.no_grad():
-            _, features = network.trace(torch.zeros(1, *self.latent), t, cond, "x_0", names)
+            _, features = network.trace(*self.blank(network), "x_0", names)
         return FeatureHead({name: each.shape[-1] for name, each in features.items()})
 
     def turns(self, moment: Moment) -> list[tuple[str, ...]]:
@@ -170,7 +170,7 @@ class Method(base.Method):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(x_t, eps, t) at u uniform in [low, high], shifted."""
         moved = self.config.shift if shift is None else shift
-        t = times.shifted(self.path, x_0.shape[:1], rng, moved, low, high)
+        t = times.shifted(self.path, x_0.shape[: self.levels], rng, moved, low, high)
         eps = self.path.noise(x_0.shape, rng)
         return self.path.add_noise(x_0, eps, t), eps, t
 
@@ -190,8 +190,9 @@ class Method(base.Method):
         data = batch["data"]
         cond, mask = data["cond"], data.get("mask")
         x_0 = self._generate(roles, cond, data["x_0"].shape, rng)
-        x_t, _, t = self._noised(x_0, rng, self.config.low, self.config.high)
-        matching = self._matching(roles, x_0, x_t, t, cond, mask).mean()
+        x_t, eps, t = self._noised(x_0, rng, self.config.low, self.config.high)
+        seen = roles["teacher"].given(x_0, cond, eps)
+        matching = self._matching(roles, x_0, x_t, t, seen, mask).mean()
         losses = {"total": matching, "matching": matching}
         if self.config.adversarial:
             logits = self._judged(roles, x_0, cond, rng)
@@ -206,11 +207,11 @@ class Method(base.Method):
         return head(features), velocity
 
     def _judged(self, roles: Roles, x_0: Tensor, cond: Cond, rng: Rng) -> Tensor:
-        """Logits of noised x_0. The teacher's features are read at times evenly spread, whatever
-        the shift: it knows pictures at little noise, where a learning fake may not."""
+        """Logits of noised x_0, for the teacher's features at times evenly spread: it knows little
+        noise, which a learning fake may not."""
         shift = self.config.shift if self.config.critic == "fake" else 1.0
-        x_t, _, t = self._noised(x_0, rng, 0.0, 1.0, shift)
-        return self._logits(roles, x_t, t, cond)[0]
+        x_t, eps, t = self._noised(x_0, rng, 0.0, 1.0, shift)
+        return self._logits(roles, x_t, t, roles["teacher"].given(x_0, cond, eps))[0]
 
     def _critics(self, roles: Roles, batch: Batch, rng: Rng) -> Losses:
         """Denoising score matching of the fake on the student's samples, and the head's loss."""
@@ -220,13 +221,12 @@ class Method(base.Method):
             x_0 = self._generate(roles, cond, data["x_0"].shape, rng)
         # Not from 0: the velocity of a prediction of x_0 divides by sigma.
         x_t, eps, t = self._noised(x_0, rng, 1e-4, 1.0)
-        logits = None
+        fake, logits, seen = roles["fake"], None, roles["fake"].given(x_0, cond, eps)
         if self.config.adversarial and self.config.critic == "fake":
-            logits, velocity = self._logits(roles, x_t, t, cond)
+            logits, velocity = self._logits(roles, x_t, t, seen)
         else:
-            velocity = roles["fake"].predict(x_t, t, cond, "velocity")
-        kind = roles["fake"].kind
-        score = terms.flow_matching(velocity, x_0, eps, self.path, t, mask, kind).mean()
+            velocity = fake.predict(x_t, t, seen, "velocity")
+        score = terms.flow_matching(velocity, x_0, eps, self.path, t, mask, fake.kind).mean()
         if not self.config.adversarial:
             return {"total": score, "fake_score": score}
         fake_logits = self._judged(roles, x_0, cond, rng) if logits is None else logits

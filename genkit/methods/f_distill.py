@@ -32,6 +32,7 @@ class Method(dmd2.Method):
     family = "distribution"
     paper = "arXiv 2502.15681"
     needs = ("data", "pairs")
+    framewise = False
     presets = {
         # dmd2's own, untuned: no run has compared others.
         "digits": {
@@ -74,8 +75,8 @@ class Method(dmd2.Method):
         super().__init__(config, *args, **kwargs)
         if not config.adversarial > 0:
             raise ValueError(
-                f"adversarial is {config.adversarial}; f_distill takes its density ratio from the "
-                "GAN's head: give more than 0, or use dmd2"
+                f"adversarial is {config.adversarial}; {self.name} takes its density ratio from "
+                "the GAN's head: give more than 0, or use dmd2 or sid"
             )
         if config.divergence not in terms.DIVERGENCES:
             raise ValueError(
@@ -91,19 +92,30 @@ class Method(dmd2.Method):
     ) -> Tensor:
         with torch.no_grad():
             teacher = roles["teacher"].predict(x_t, t, cond, "x_0")
-            logits, velocity = self._logits(roles, x_t, t, cond)
-            fake = self.path.convert(velocity, x_t, t, "velocity", "x_0")
+            logits, fake = self._logits_and_fake(roles, x_t, t, cond)
             weight = self.weight(logits, t)
         return terms.distribution_matching(x_0, teacher, fake, weight, mask, self.config.normaliser)
 
+    def _logits_and_fake(self, roles: Roles, x_t: Tensor, t: Tensor, cond: Cond):
+        """The head's logits and the fake's x_0, from one forward where it is the fake's features
+        that the head reads."""
+        logits, velocity = self._logits(roles, x_t, t, cond)
+        if self.config.critic != "fake":
+            return logits, roles["fake"].predict(x_t, t, cond, "x_0")
+        return logits, self.path.convert(velocity, x_t, t, "velocity", "x_0")
+
     def weight(self, logits: Tensor, t: Tensor) -> Tensor:
         """h(r) / mean h, (b,), from the head's logits (b, heads) at t (b,); updates the bins."""
-        ratio = torch.exp(logits.double().mean(1).clamp(-LARGEST_LOGIT, LARGEST_LOGIT))
-        ratio = ratio.clamp(self.config.ratio_low, self.config.ratio_high)
-        ratio = ratio / self._means(ratio, t)
-        h = terms.DIVERGENCES[self.config.divergence].weight(ratio)
+        h = terms.DIVERGENCES[self.config.divergence].weight(self.ratio(logits, t))
         total = _summed(torch.stack([h.sum(), h.new_tensor(float(len(h)))]))
         return h / (total[0] / total[1])
+
+    def ratio(self, logits: Tensor, t: Tensor) -> Tensor:
+        """The density ratio teacher / student (b,), float64, of the head's logits (b, heads) at t
+        (b,), differentiable in them where it is believed; updates the bins."""
+        ratio = torch.exp(logits.double().mean(1).clamp(-LARGEST_LOGIT, LARGEST_LOGIT))
+        ratio = ratio.clamp(self.config.ratio_low, self.config.ratio_high)
+        return ratio / self._means(ratio.detach(), t)
 
     def _means(self, ratio: Tensor, t: Tensor) -> Tensor:
         """The running mean ratio of each sample's bin, this batch's included."""

@@ -4,11 +4,14 @@ Meng et al. 2022 (arXiv 2210.03142, stage one, sec. 3.1): the student, asked wit
 alone, is regressed on the guided teacher uncond + w (cond - uncond) at every noise level, so that
 it takes the teacher's own steps at half the cost. Where the condition is dropped, guidance leaves
 the teacher as it is, and the student learns that too: a negative prompt, or more guidance, still
-works on it, at the full cost. Their second stage, fewer steps, is `progressive` with this student
-as its teacher.
-Not faithful: w is one number, folded in (theirs is an input, drawn from a range; none of genkit's
-networks has a place for it yet); errors are of what the network predicts, unweighted (theirs of
-x_0, weighed by the signal-to-noise ratio); dropped conditions, which theirs has none of.
+works on it, at the full cost. w is one number, folded in, or, with `guidance_low` and
+`guidance_high`, drawn from that range for each sample and told to the student as an input, which is
+the paper's. Told w = 1 such a student is the plain teacher, and so can be guided from a negative
+prompt like it. Their second stage, fewer steps, is `progressive`, with a student of one w as its
+teacher.
+Not faithful: errors are of what the network predicts, unweighted (theirs of x_0, weighed by the
+signal-to-noise ratio); dropped conditions, which theirs has none of; w enters through 128 sines and
+cosines and zero-initialised weights (theirs: Fourier features, as the time).
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import torch
 from genkit import guidance, terms
 from genkit.methods import base
 from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
+from genkit.networks.more_inputs import with_guidance
 from genkit.rng import Rng
 from genkit.sampling import Sampler
 from genkit.times import TIMES
@@ -47,6 +51,11 @@ class Method(base.Method):
         """Rate of the average that is sampled and delivered."""
         guidance: float | None = None
         """The scale that is folded in; by default the teacher's own."""
+        guidance_low: float | None = None
+        """Least of the scales that the student learns to take as an input; by default one scale is
+        folded in, and its network is the teacher's own."""
+        guidance_high: float | None = None
+        """Largest of them; by default so that its own is in the middle."""
         drop: float = 0.1
         """Share of samples without their condition, for negative prompts and guidance on top."""
         time: str = "uniform"
@@ -63,10 +72,18 @@ class Method(base.Method):
             raise ValueError("guidance 1 is none, and folds nothing in; give another, such as 2")
         if not self.uncond:
             raise ValueError("this data has no conditions, so there is no guidance to fold in")
+        self.scales = None
+        if config.guidance_low is not None or config.guidance_high is not None:
+            low = 1.0 if config.guidance_low is None else config.guidance_low
+            self.scales = base.scale_range(low, config.guidance_high, self.guidance)
 
     @property
     def guidance(self) -> float:
         return UNNAMED if self.config.guidance is None else float(self.config.guidance)
+
+    @property
+    def embedded_guidance(self) -> float | None:
+        return None if self.scales is None else self.guidance
 
     def stages(self) -> list[Stage]:
         return [Stage("train", guidance=self.guidance)]
@@ -74,7 +91,14 @@ class Method(base.Method):
     def nets(self) -> dict[str, Role]:
         config = self.config
         average = {"export": Ema(warmed(config.ema))}
-        student = Role("teacher", lr=config.lr, warmup=config.warmup, decay=True, ema=average)
+        student = Role(
+            "teacher",
+            change=None if self.scales is None else with_guidance,
+            lr=config.lr,
+            warmup=config.warmup,
+            decay=True,
+            ema=average,
+        )
         return {"student": student}
 
     def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
@@ -86,9 +110,13 @@ class Method(base.Method):
         eps = self.path.noise(x_0.shape, rng)
         t = TIMES[self.config.time](self.path, x_0.shape[:1], rng)
         x_t = self.path.add_noise(x_0, eps, t)
+        teacher, asked = roles["teacher"], cond
+        if self.scales is not None:
+            w = self.scales[0] + (self.scales[1] - self.scales[0]) * rng.uniform(t.shape)
+            teacher, asked = self.guided(teacher, w), guidance.told(cond, w, x_t)
         with torch.no_grad():
-            guided = roles["teacher"].predict(x_t, t, cond, student.kind)
-        prediction = student.predict(x_t, t, cond, student.kind)
+            guided = teacher.predict(x_t, t, cond, student.kind)
+        prediction = student.predict(x_t, t, asked, student.kind)
         return {"total": terms.squared(prediction, guided, mask).mean()}
 
     def sampler(self) -> Sampler:

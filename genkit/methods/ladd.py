@@ -72,10 +72,9 @@ class Method(base.Method):
     def _head(self, given: Mapping[str, nn.Module]) -> nn.Module:
         teacher = given["teacher"]
         assert isinstance(teacher, Denoiser)
-        names, t = self.config.features or blocks(teacher), torch.full((1,), self.path.t_max)
-        x = torch.zeros(1, *self.latent)
+        names = self.config.features or blocks(teacher)
         with torch.no_grad():
-            _, features = teacher.trace(x, t, self.uncond or {}, teacher.kind, names)
+            _, features = teacher.trace(*self.blank(teacher), teacher.kind, names)
         return FeatureHead({name: each.shape[-1] for name, each in features.items()})
 
     def turns(self, moment: Moment) -> list[tuple[str, ...]]:

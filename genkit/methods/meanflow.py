@@ -7,7 +7,11 @@ refused. By default v is the teacher's velocity, with its guidance, as in NVIDIA
 (distillation); with `slope` "data" it is eps - x_0, the paper's, and the teacher is but the start.
 Faithful in times, the share of s = t, and the adaptive weight, whose error is here a mean over
 elements, not a sum, with the constant taken along; not in guidance: the paper's mixes u of the
-student into v, ours is the teacher's. Only on rectified flow, where the sampler's steps are u's.
+student into v, ours is the teacher's. With `improved` it is improved MeanFlow (Geng et al. 2025,
+arXiv 2512.02012): the derivative is taken along the student's own u(x_t, t, t), and
+u + (t - s) sg(du/dt) is regressed on v itself, which no longer holds the network; without their
+guidance as a condition and their in-context conditioning. Only on rectified flow, where the
+sampler's steps are u's.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from genkit import terms, times
 from genkit.guidance import Cond
 from genkit.methods import base
 from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
-from genkit.networks.second_time import with_second_time
+from genkit.networks.more_inputs import with_second_time
 from genkit.paths import expand
 from genkit.rng import Rng
 from genkit.sampling import Sampler
@@ -48,6 +52,8 @@ class Method(base.Method):
         """The teacher's guidance, baked into the student; by default the teacher's own."""
         slope: Literal["teacher", "data"] = "teacher"
         """The velocity along which the student's is averaged: the teacher's, or each sample's."""
+        improved: bool = False
+        """Regress the velocity that u implies, along the student's own: improved MeanFlow."""
         instant: float = 0.75
         """Share of samples whose two times are one, on which u is the velocity itself."""
         time_mean: float = -0.4
@@ -95,18 +101,16 @@ class Method(base.Method):
     def target(
         self, roles: Roles, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond, slope: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """(u(x_t, t, s) with gradient, what it is regressed on), (b, ...) (eq. 9 and 10)."""
-        mean, moved = roles["student"].jvp(
-            x_t,
-            t,
-            cond,
-            "mean_velocity",
-            slope,
-            torch.ones_like(t),
-            s,
-            backend=self.config.derivative,
-        )
-        return mean, slope - expand((t - s).to(x_t.dtype), x_t) * moved.detach()
+        """(a prediction with gradient, what it is regressed on), (b, ...): u(x_t, t, s) on
+        v - (t - s) du/dt (eq. 9 and 10), or improved, u + (t - s) du/dt on v."""
+        student, along = roles["student"], slope
+        if self.config.improved:
+            with torch.no_grad():
+                along = student.predict(x_t, t, cond, "mean_velocity", t)
+        ones, backend = torch.ones_like(t), self.config.derivative
+        mean, moved = student.jvp(x_t, t, cond, "mean_velocity", along, ones, s, backend=backend)
+        rest = expand((t - s).to(x_t.dtype), x_t) * moved.detach()
+        return (mean + rest, slope) if self.config.improved else (mean, slope - rest)
 
     def _times(self, shape: torch.Size, rng: Rng) -> tuple[Tensor, Tensor]:
         """(t, s) with s <= t, the same for a share of the samples."""

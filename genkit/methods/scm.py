@@ -3,7 +3,7 @@
 Lu & Song 2024 (arXiv 2410.11081, alg. 1, distillation). No grid and no target network: the student
 is pulled along its own derivative in time, taken on TrigFlow, with the tangent's unstable part
 warmed up, the tangent normalised, and a learned weight for each noise level. A student on any path
-is read as a velocity on TrigFlow (genkit.denoisers.base.Repathed); its network is not changed.
+is read as a velocity on TrigFlow (genkit.denoisers.repathed.Repathed); its network is not changed.
 Faithful but for: the tangent is normalised by its root mean square and the loss is a mean, as in
 NVIDIA's FastGen, where the paper takes norms and divides by the size; the warm-up is a share of
 the run (the paper's 10,000 steps are longer than most of ours); AdamW for RAdam; and one call gives
@@ -22,12 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from genkit import terms, times
-from genkit.denoisers.base import Denoiser, Repathed
 from genkit.guidance import Cond
 from genkit.methods import base
 from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
 from genkit.networks.head import LogWeight
-from genkit.paths import TrigFlow, expand
+from genkit.paths import TrigFlow
 from genkit.rng import Rng
 from genkit.sampling import Sampler
 
@@ -103,31 +102,16 @@ class Method(base.Method):
         self, roles: Roles, x_t: Tensor, t: Tensor, cond: Cond, r: float
     ) -> tuple[Tensor, Tensor]:
         """(the student's velocity on TrigFlow, with gradient; the tangent, without), (b, ...)."""
-        with torch.no_grad():
-            slope = self._on_trig(roles["teacher"]).predict(x_t, t, cond, "velocity")
-        rate = (torch.cos(t.double()) * torch.sin(t.double())).to(t.dtype)
-        velocity, moved = self._on_trig(roles["student"]).jvp(
-            x_t,
-            t,
-            cond,
-            "velocity",
-            expand(rate.to(x_t.dtype), x_t) * slope,
-            rate,
-            backend=self.config.derivative,
+        student, teacher = roles["student"], roles["teacher"]
+        return terms.trig_tangent(
+            student, teacher, self.trig, x_t, t, cond, r, self.config.derivative
         )
-        tangent = terms.consistency_tangent(x_t, velocity.detach(), slope, moved.detach(), t, r)
-        return velocity, tangent
-
-    def _on_trig(self, denoiser: Denoiser) -> Denoiser:
-        return Repathed(denoiser, self.trig)
 
     def _times(self, shape: torch.Size, rng: Rng) -> Tensor:
-        """Times of TrigFlow, within the noise levels of the student's own path."""
-        config, ends = self.config, torch.tensor([self.path.t_min, self.path.t_max]).double()
-        low, high = self.trig.t_of_angle(self.path.angle(ends)).tolist()
-        t = times.log_normal(self.trig, shape, rng, config.time_mean, config.time_std)
-        # A little inside: at its very ends a path's clock need not have a derivative.
-        return t.clamp(max(low + 1e-5, 1e-4), min(high - 1e-5, self.trig.t_max - 1e-4))
+        config = self.config
+        return times.trig_log_normal(
+            self.trig, self.path, shape, rng, config.time_mean, config.time_std
+        )
 
     def sampler(self) -> Sampler:
         return Sampler(steps=self.config.steps, stochastic=self.config.steps > 1)

@@ -24,7 +24,7 @@ from genkit.denoisers.base import Denoiser
 from genkit.guidance import Cond
 from genkit.methods import base
 from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
-from genkit.networks.second_time import with_second_time
+from genkit.networks.more_inputs import with_second_time
 from genkit.paths import expand
 from genkit.rng import Rng
 from genkit.sampling import Sampler

@@ -18,7 +18,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from genkit import terms
@@ -26,13 +25,14 @@ from genkit.guidance import Cond
 from genkit.methods import dmd2
 from genkit.methods.base import Batch, Losses, Moment, Roles, Stage
 from genkit.rng import Rng
-from genkit.sampling import Sampler
+from genkit.sampling import Sampler, one_level
 
 
 class Method(dmd2.Method):
     family = "distribution"
     paper = "arXiv 2404.04057"
     needs = ("data",)
+    framewise = False
     presets = {}
 
     @dataclass
@@ -93,7 +93,4 @@ class Method(dmd2.Method):
         return terms.score_identity(x_0, teacher, fake, self.config.alpha, mask, over)
 
     def sampler(self) -> Sampler:
-        """One evaluation, at the noise level `start`, of noise with exactly its sigma."""
-        t = self.path.t_of_ratio(torch.tensor(self.config.start, dtype=torch.float64))
-        scale = self.path.sigma(t) / self.path.start_scale(t)
-        return Sampler(steps=1, times=(float(t),), start_scale=float(scale))
+        return one_level(self.path, self.config.start)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,8 @@ from torch import Tensor
 from genkit import terms
 from genkit.data.base import Samples
 from genkit.guidance import Cond
-from genkit.paths import Kind
+from genkit.paths import Kind, RectifiedFlow
+from genkit.paths import Path as ProbabilityPath
 
 if TYPE_CHECKING:
     from genkit.metrics import Reference
@@ -27,14 +28,16 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Modality(ABC):
     """name: of the data set. latent: shape of one sample, without the batch. uncond: the conditions
-    of no condition, batch 1; its keys are the names of the conditions. distance: per sample.
-    kind: what a fresh network predicts."""
+    of no condition, batch 1, where there are such. distance: per sample. kind, path, time_scale: of
+    a fresh network, which predicts `kind` on `path` and is told time_scale times t."""
 
     name: str
     latent: tuple[int, ...]
-    uncond: Cond
+    uncond: Cond | None
     distance: terms.Distance = terms.squared
     kind: Kind = "velocity"
+    path: ProbabilityPath = field(default_factory=RectifiedFlow)
+    time_scale: float = 1000.0
 
     @abstractmethod
     def asked(self, n: int) -> Any:
@@ -60,8 +63,14 @@ class Modality(ABC):
         return self.cond(n)
 
     def batches(self, data: Samples) -> dict[str, Any]:
-        """A data set as training reads it: {"x_0": (n, *latent), "cond": {name: (n, ...)}}."""
+        """A data set as training reads it: {"x_0": (n, *latent), "cond": {name: (n, ...)}}, and
+        "mask", 1 where a sample is, for samples of different sizes."""
         return {"x_0": data.x_0, "cond": dict(data.cond)}
+
+    def mask(self, cond: Mapping[str, Any]) -> Any | None:
+        """Where the samples of these conditions are, (n, ...) of a prefix of their shape; None
+        where they fill it."""
+        return None
 
     @abstractmethod
     def network(self) -> Any:
@@ -87,9 +96,22 @@ class Modality(ABC):
         """Write rows of samples {label: (n, *latent)}, one above the other, into a file named
         `stem` and the suffix of what it is; returns the file."""
 
+    def lasting(self, pipeline: Any, steps: int, seed: int) -> dict[str, float]:
+        """Figures of one long sample, where there is something that may wear out over its length
+        and `steps` are few enough to make one."""
+        return {}
+
     def decode(self, latent: Tensor) -> Tensor:
         """Raw samples as what figures are measured on; here they are that already."""
         return latent
+
+    def decode_for_loss(self, latent: Tensor) -> Tensor:
+        """As `decode`, with gradient, wherever `latent` is."""
+        return latent
+
+    def decoded_by(self, folder: str) -> Modality:
+        """This modality with the decoder in `folder`; ValueError where samples need none."""
+        raise ValueError(f"{self.name} needs no decoder; leave it out")
 
     def has_reference(self) -> bool:
         """Whether there are figures of this data set."""
@@ -97,11 +119,11 @@ class Modality(ABC):
 
         return self.name in REFERENCES
 
-    def reference(self) -> Reference:
+    def reference(self, split: str = "test") -> Reference:
         """What samples are measured against; ValueError where the data set has no figures yet."""
         from genkit.metrics import reference
 
-        return reference(self.name)
+        return reference(self.name, split)
 
 
 def square(data: Samples) -> tuple[int, ...]:

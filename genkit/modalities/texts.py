@@ -16,7 +16,7 @@ from torch import Tensor
 
 from genkit.data.base import Gathered, Prompts, Samples
 from genkit.denoisers.diffusers import Loaded
-from genkit.latents import decoded, encoded
+from genkit.latents import decoded, decoded_with_gradient, encoded
 from genkit.modalities.base import Modality, square
 from genkit.modalities.sheet import write_sheet
 
@@ -131,14 +131,17 @@ class TextImages(Modality):
         steps: int,
         guidance: float,
     ) -> Tensor:
-        from genkit.denoisers.families import find_family
+        from genkit.denoisers.families import find_family, scheduler_arguments
 
         family = find_family(pipeline)
         assert family.encode is not None, "a pipeline of prompts takes text"
         cond = family.encode(pipeline, list(asked))
-        uncond = None if guidance == 1 else family.encode(pipeline, [""])
+        # A network that takes the scale as an input is guided from nothing.
+        takes = pipeline.components[family.role].config.get("guidance_input", False)
+        uncond = None if guidance == 1 or takes else family.encode(pipeline, [""])
         return pipeline(
             **family.arguments(cond, uncond),
+            **scheduler_arguments(pipeline),
             num_inference_steps=steps,
             guidance_scale=guidance,
             generator=generators,
@@ -147,6 +150,12 @@ class TextImages(Modality):
 
     def decode(self, latent: Tensor) -> Tensor:
         return self._in_parts(decoded, latent)
+
+    def decode_for_loss(self, latent: Tensor) -> Tensor:
+        if self._vae is None:
+            return latent
+        vae = self._vae.requires_grad_(False).to(latent.device)
+        return decoded_with_gradient(vae, latent)
 
     def _in_parts(self, code: Callable[[Any, Tensor], Tensor], x: Tensor) -> Tensor:
         """x through the VAE, some at a time; x itself, not a copy, without one."""

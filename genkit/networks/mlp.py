@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders.peft import PeftAdapterMixin
-from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
+
+from genkit.networks.embeddings import WIDTH, embedded_scale, embedded_time
 
 
 class _Block(nn.Module):
@@ -50,7 +51,8 @@ class _MixerBlock(nn.Module):
 class MLPDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):
     """(b, channels, size, size) -> the same shape; class `num_classes` means no class.
 
-    two_time adds a second time input, zero-initialised, so that it starts as the one-time network.
+    two_time adds a second time input and guidance_input the guidance scale, both zero-initialised,
+    so that it starts as the network without.
     patch: side of the patches that pictures are cut into; by default they are one.
     """
 
@@ -63,15 +65,18 @@ class MLPDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):
         depth: int = 4,
         num_classes: int = 10,
         two_time: bool = False,
+        guidance_input: bool = False,
         patch: int | None = None,
     ) -> None:
         super().__init__()
         side = patch or sample_size
         features, tokens = in_channels * side**2, (sample_size // side) ** 2
-        self.time = nn.Sequential(nn.Linear(128, width), nn.SiLU(), nn.Linear(width, width))
-        self.second_time = nn.Linear(128, width, bias=False) if two_time else None
-        if self.second_time is not None:
-            nn.init.zeros_(self.second_time.weight)
+        self.time = nn.Sequential(nn.Linear(WIDTH, width), nn.SiLU(), nn.Linear(width, width))
+        self.second_time = nn.Linear(WIDTH, width, bias=False) if two_time else None
+        self.guidance = nn.Linear(WIDTH, width, bias=False) if guidance_input else None
+        for added in (self.second_time, self.guidance):
+            if added is not None:
+                nn.init.zeros_(added.weight)
         self.label = nn.Embedding(num_classes + 1, width)
         self.enter = nn.Linear(features, width)
         self.blocks = nn.ModuleList(
@@ -83,27 +88,25 @@ class MLPDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
-    def _embed(self, timestep: Tensor) -> Tensor:
-        # Periods from 2 pi to 2 pi 1e4, in units of timestep / 100: smooth in t, as a derivative
-        # along time needs, and fine enough to tell 1 from 0.
-        return get_timestep_embedding(timestep / 100, 128, flip_sin_to_cos=True, scale=1.0).to(
-            self.enter.weight.dtype
-        )
-
     def forward(
         self,
         hidden_states: Tensor,
         timestep: Tensor,
         class_labels: Tensor,
         second_timestep: Tensor | None = None,
+        guidance: Tensor | None = None,
     ) -> Tensor:
-        """hidden_states (b, c, h, w), timestep (b,) in 0..1000, class_labels (b,) int64."""
-        condition = self.time(self._embed(timestep)) + self.label(class_labels)
+        """hidden_states (b, c, h, w), timestep (b,) in 0..1000, class_labels (b,) int64, guidance
+        (b,) scales."""
+        dtype = self.enter.weight.dtype
+        time = embedded_time(timestep, dtype)
+        condition = self.time(time) + self.label(class_labels)
         if self.second_time is not None:
             assert second_timestep is not None, "a two-time network takes a second_timestep"
-            condition = condition + self.second_time(
-                self._embed(timestep) - self._embed(second_timestep)
-            )
+            condition = condition + self.second_time(time - embedded_time(second_timestep, dtype))
+        if self.guidance is not None:
+            assert guidance is not None, "this network takes the guidance scale"
+            condition = condition + self.guidance(embedded_scale(guidance, dtype))
         condition = nn.functional.silu(condition)
         patch = self.config["patch"]
         x = self.enter(_patches(hidden_states, patch) if patch else hidden_states.flatten(1))

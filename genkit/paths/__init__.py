@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from genkit.paths.base import KINDS, Kind, Path, expand, wide
-from genkit.paths.explicit import EDM, RectifiedFlow, TrigFlow
+from genkit.paths.explicit import EDM, RectifiedFlow, TrigFlow, edm_time, edm_weights
 from genkit.paths.variance_preserving import VP, DiscreteVP
 
 __all__ = [
@@ -18,6 +18,8 @@ __all__ = [
     "Path",
     "RectifiedFlow",
     "TrigFlow",
+    "edm_time",
+    "edm_weights",
     "expand",
     "make_path",
     "wide",

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
+from genkit.paths.prior import heavy_tailed
 from genkit.rng import Rng
 
 Kind = Literal["x_0", "eps", "velocity", "v_prediction"]
@@ -42,11 +43,15 @@ class Path(ABC):
 
     `t_min` and `t_max` bound the times a network on this path is asked for; `t_max` is where
     sampling starts. All methods take tensors of any shape and are differentiable in t.
+    dimensions: D of PFGM++'s prior, None for the Gaussian one; velocities, ODE and regression mean
+    the same with either, but x_0-predictions give a score, as distribution matching reads them, of
+    the Gaussian one only.
     """
 
     name: ClassVar[str]
     t_min: float
     t_max: float
+    dimensions: float | None = None
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
@@ -85,8 +90,13 @@ class Path(ABC):
         return self.t_of_angle(torch.atan(ratio))
 
     def noise(self, shape: Sequence[int], rng: Rng) -> Tensor:
-        """eps of the prior, unit Gaussian, `shape` with the batch first."""
-        return rng.normal(shape)
+        """eps of the prior, `shape` with the batch first."""
+        return self.prior(rng.normal(shape))
+
+    def prior(self, gaussian: Tensor) -> Tensor:
+        """Unit Gaussian noise (b, ...), as sampling draws it, as eps of this path's prior: itself,
+        or PFGM++'s (arXiv 2302.04265) of equal direction."""
+        return gaussian if self.dimensions is None else heavy_tailed(gaussian, self.dimensions)
 
     def grid(self, steps: int) -> Tensor:
         """The (steps,) noise levels t of a uniform grid, float64, decreasing from t_max."""
@@ -154,6 +164,13 @@ class Path(ABC):
         wide_t = wide(t)
         there = other.t_of_angle(self.angle(wide_t))
         return other._norm(there) / self._norm(wide_t), there
+
+    def flow_coordinates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha + sigma, sigma / (alpha + sigma)) at t: x / (alpha + sigma) at that time is
+        rectified flow."""
+        wide_t = wide(t)
+        scale = self.alpha(wide_t) + self.sigma(wide_t)
+        return scale, self.sigma(wide_t) / scale
 
     def repath_rates(self, t: Tensor, other: Path) -> tuple[Tensor, Tensor]:
         """(dc/dt, dt'/dt) of `repath` along this path's time, without dividing by sigma.

@@ -21,6 +21,9 @@ class RectifiedFlow(Path):
     name = "rectified_flow"
     t_min, t_max = 0.0, 1.0
 
+    def __init__(self, dimensions: float | None = None) -> None:
+        self.dimensions = _dimensions(dimensions)
+
     def alpha(self, t: Tensor) -> Tensor:
         return 1 - t
 
@@ -40,7 +43,7 @@ class RectifiedFlow(Path):
         return u
 
     def config(self) -> dict[str, Any]:
-        return {"name": self.name}
+        return {"name": self.name, **_prior(self.dimensions)}
 
 
 class TrigFlow(Path):
@@ -79,8 +82,15 @@ class EDM(Path):
 
     name = "edm"
 
-    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> None:
+    def __init__(
+        self,
+        sigma_min: float = 0.002,
+        sigma_max: float = 80.0,
+        rho: float = 7.0,
+        dimensions: float | None = None,
+    ) -> None:
         self.t_min, self.t_max, self.rho = sigma_min, sigma_max, rho
+        self.dimensions = _dimensions(dimensions)
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)
@@ -110,4 +120,29 @@ class EDM(Path):
             "sigma_min": self.t_min,
             "sigma_max": self.t_max,
             "rho": self.rho,
+            **_prior(self.dimensions),
         }
+
+
+def edm_weights(sigma: Tensor, data: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(c_skip, c_out, c_in) at sigma for data of deviation `data` (2206.00364, table 1)."""
+    norm = torch.sqrt(sigma**2 + data**2)
+    return data**2 / norm**2, sigma * data / norm, 1 / norm
+
+
+def edm_time(sigma: Tensor) -> Tensor:
+    """c_noise = log(sigma) / 4 (2206.00364, table 1)."""
+    return torch.log(sigma) / 4
+
+
+def _dimensions(given: float | None) -> float | None:
+    if given is not None and not 0 < given < math.inf:
+        raise ValueError(
+            f"dimensions is {given}; give a number above 0, or leave it out for Gaussian noise"
+        )
+    return given
+
+
+def _prior(dimensions: float | None) -> dict[str, float]:
+    """The prior in a config, which one of Gaussian noise does not name."""
+    return {} if dimensions is None else {"dimensions": float(dimensions)}

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genkit.paths import KINDS, make_path
+from genkit.paths import KINDS, edm_time, edm_weights, make_path
 from genkit.sampling import Sampler
 
 # Beyond this a coefficient amplifies rounding of float32 to nothing but rounding.
@@ -26,6 +26,9 @@ class PathGrid:
     A subclass's __init__ registers path, prediction_type, time_scale, steps and times (and
     network_times, start_scale) in its config and calls `prepare`; it computes its coefficients in
     `plan`. `levels` are the grid's noise levels t, `timesteps` what the network is told.
+    sigma_data: of a bare network with EDM's preconditioning (arXiv 2206.00364, table 1), which is
+    then applied here, as diffusers' EDM schedulers do: input, time and output; prediction_type is
+    what comes of it, "x_0".
     """
 
     config: Any
@@ -40,6 +43,11 @@ class PathGrid:
             raise ValueError(
                 f"unknown prediction_type {config.prediction_type!r}; choose one of "
                 f"{', '.join(KINDS)}"
+            )
+        if config.sigma_data is not None and config.prediction_type != "x_0":
+            raise ValueError(
+                f"a preconditioned network predicts x_0, not {config.prediction_type}; leave "
+                "sigma_data out, or give prediction_type 'x_0'"
             )
         self.sampler = Sampler(
             config.steps,
@@ -81,6 +89,9 @@ class PathGrid:
         told = self.levels
         if sampler.network_times is not None:
             told = torch.tensor(sampler.network_times, dtype=torch.float64)
+        if self.config.sigma_data is not None:
+            told = edm_time(told)
+            self._scales = edm_weights(self.levels, self.config.sigma_data)[2].tolist()
         told = told * self.config.time_scale
         where = torch.device("cpu" if device is None else device)
         self.timesteps = (told.float() if where.type == "mps" else told).to(where)
@@ -110,6 +121,9 @@ class PathGrid:
         source = self.config.prediction_type
         on_x = self.path.convert(zero, one, self.levels, source, kind)
         on_output = self.path.convert(one, zero, self.levels, source, kind)
+        if self.config.sigma_data is not None:
+            skip, out, _ = edm_weights(self.levels, self.config.sigma_data)
+            on_x, on_output = on_x + on_output * skip, on_output * out
         known = (on_x.abs() < LARGEST) & (on_output.abs() < LARGEST)
         if not bool(known.all()):
             worst = float(self.levels[~known][0])
@@ -120,8 +134,11 @@ class PathGrid:
         return on_x, on_output
 
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
-        """The sample itself: our networks take x_t as it is."""
-        return sample
+        """The sample itself, as our networks take x_t; for a preconditioned one, c_in times it."""
+        if self.config.sigma_data is None:
+            return sample
+        i = self._begin_index or 0 if self._step_index is None else self._step_index
+        return sample * self._scales[i]
 
     @property
     def step_index(self) -> int | None:

@@ -119,8 +119,9 @@ def read_folder(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, A
 class Checkpoints:
     """The checkpoints of one run: the last `keep`, the best students they name, extra weights.
 
-    step-*: whole states. best-*: delivered weights of the best student. weights/step-*: delivered
-    weights of the last `keep_weights` checkpoints. collapsed: the state a collapse was seen in.
+    step-*: whole states. best-*: delivered weights of the best student. weights/step-*: weights,
+    not averaged, of the student at the last `keep_weights` checkpoints. collapsed: the state a
+    collapse was seen in.
     """
 
     def __init__(self, folder: Path, keep: int = 2, keep_weights: int = 0) -> None:
@@ -193,10 +194,15 @@ class Checkpoints:
         return read_folder(self.path("best", step))[0]["weights"]
 
     def save_weights(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """Keep the delivered weights of the last `keep_weights` checkpoints."""
+        """Keep the student's weights of the last `keep_weights` checkpoints."""
         if not self.keep_weights:
             return
         home = self.folder / "weights"
         write_folder(home / f"step-{step:08d}", {"weights": tensors}, {"step": step})
         for each in sorted(home.glob("step-*"))[: -self.keep_weights]:
             shutil.rmtree(each)
+
+    def kept_weights(self) -> dict[int, dict[str, Tensor]]:
+        """{step: weights} of `save_weights`, ascending; Damaged for one that is not whole."""
+        homes = sorted((self.folder / "weights").glob("step-*"))
+        return {int(each.name[5:]): read_folder(each)[0]["weights"] for each in homes}

@@ -45,7 +45,8 @@ class TrainerConfig:
     checkpoint_every: int = 250
     """Steps between two checkpoints."""
     keep_weights: int = 0
-    """How many of the last checkpoints' delivered weights to keep, for combining them."""
+    """Of how many of the last checkpoints to keep the student's weights, which genkit search lcsc
+    combines."""
     max_minutes: float | None = None
     """Stop early, with the best student so far, after this many minutes of this session."""
 

@@ -33,7 +33,7 @@ class Preview:
     reference_name: str = "teacher"
 
     def draw(self, latent: tuple[int, ...]) -> tuple[Tensor, list[torch.Generator]]:
-        """(noise (n, *latent), the generators as they stand after it)."""
+        """(unit Gaussian noise (n, *latent), the generators as they stand after it)."""
         generators = sample_generators(self.seed, self.n)
         return sample_noise(latent, generators), generators
 

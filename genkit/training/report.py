@@ -103,6 +103,9 @@ def embed(file: Path) -> str:
     """A sample file inside the page: a picture, or a player named by the file's own media type."""
     kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
     family, caption = kind.split("/")[0], f"<figcaption>{escape(file.stem)}</figcaption>"
+    if kind == "text/html" and file.stat().st_size <= LARGEST:
+        # A piece of a page, which whoever rendered the samples has made whole.
+        return f"<section>{file.read_text(encoding='utf-8')}</section>"
     if family in ("application", "text"):
         return f"<p class=soft>{escape(file.name)}</p>"
     if file.stat().st_size > LARGEST:

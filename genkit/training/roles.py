@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from genkit.denoisers.base import Denoiser, Guided
-from genkit.methods.base import Method, Moment, Role, Roles, Stage
+from genkit.methods.base import Method, Moment, Role, Roles, Stage, teacher_name
 from genkit.rng import Rng
 from genkit.training.ema import Average
 from genkit.training.optimizers import RoleOptimizer
@@ -20,8 +20,9 @@ Groups = dict[str, dict[str, Tensor]]
 class Networks:
     """Builds the roles of `method.nets()` in their order and keeps what belongs to them.
 
-    nets: {role: module}, "teacher" among them where one is given (without guidance). Fresh networks
-    draw their weights from (seed, role), so a rebuilt run begins as the first one did.
+    nets: {role: module}, "teacher" among them where one is given (without guidance), and the
+    further `teachers` of a method that merges. Fresh networks draw their weights from (seed, role),
+    so a rebuilt run begins as the first one did.
     """
 
     def __init__(
@@ -33,19 +34,28 @@ class Networks:
         device: torch.device | str = "cpu",
         muon: str = "",
         slow: str = "",
+        teachers: Sequence[Denoiser] = (),
     ) -> None:
+        if teacher is not None and teacher.kind not in method.kinds:
+            kinds = " or ".join(method.kinds)
+            raise ValueError(
+                f"{method.name} takes a teacher whose network predicts {kinds}; this one predicts "
+                f"{teacher.kind}"
+            )
         self.declared = dict(method.nets())
         self.uncond, self.device = method.uncond, torch.device(device)
         self.muon, self.slow = muon, slow
         self.nets: dict[str, nn.Module] = {}
-        if teacher is not None:
-            self.nets["teacher"] = teacher.to(device)
+        given = [] if teacher is None else [teacher, *teachers]
+        self.taught_by = [teacher_name(i) for i in range(len(given))]
+        for name, each in zip(self.taught_by, given, strict=True):
+            self.nets[name] = each.to(device)
         for name, role in self.declared.items():
             if name not in self.nets:
                 torch.manual_seed(Rng(seed, "build", name).torch_seed())
                 self.nets[name] = self._build(name, role, network).to(device)
-        if teacher is not None:
-            teacher.requires_grad_(False).eval()
+        for each in given:
+            each.requires_grad_(False).eval()
         self.optimizers: dict[str, RoleOptimizer] = {}
         self.averages: dict[str, Average] = {}
         self._overwritten: set[str] = set()
@@ -97,26 +107,27 @@ class Networks:
 
     def teacher(self, stage: Stage) -> Denoiser | None:
         """The stage's teacher, guided where the stage says so."""
-        teacher = self.nets.get("teacher")
-        if teacher is None or stage.guidance == 1:
-            return teacher  # type: ignore[return-value]
+        return self._guided(self.nets["teacher"], stage) if "teacher" in self.nets else None
+
+    def _guided(self, teacher: nn.Module, stage: Stage) -> Denoiser:
+        assert isinstance(teacher, Denoiser)
+        if stage.guidance == 1:
+            return teacher
         if self.uncond is None:
             raise ValueError(
                 f"guidance {stage.guidance} needs the conditions of no condition, and this data "
                 "has none; give guidance 1"
             )
         uncond = {name: value.to(self.device) for name, value in self.uncond.items()}
-        assert isinstance(teacher, Denoiser)
         return Guided(teacher, stage.guidance, uncond)
 
     def view(self, stage: Stage) -> Roles:
         """What a loss of this stage sees."""
         averages = {name: average.module for name, average in self.averages.items()}
         roles = Roles({**self.nets, **averages})
-        teacher = self.teacher(stage)
-        if teacher is not None:
-            roles["teacher"] = teacher
-        return roles
+        return Roles(
+            roles | {name: self._guided(self.nets[name], stage) for name in self.taught_by}
+        )
 
     def enter(self, stage: Stage) -> None:
         """Begin a stage: copy weights between roles, forget optimizers where it asks for that."""
@@ -206,6 +217,11 @@ class Networks:
     def export_tensors(self) -> dict[str, Tensor]:
         """The delivered weights of every trainable role, flat."""
         return flat({name: self.exported(name) for name in self.optimizers})
+
+    def raw_tensors(self) -> dict[str, Tensor]:
+        """The weights themselves, not their average, of every role that is delivered, flat."""
+        delivered = [name for name in self.optimizers if f"{name}.export" in self.averages]
+        return flat({name: self.nets[name] for name in delivered})
 
     def export_modules(self, tensors: Mapping[str, Tensor] | None = None) -> dict[str, nn.Module]:
         """{role: delivered module}, holding `tensors` where given; trained roles are copies."""

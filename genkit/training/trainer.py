@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,8 @@ class Trainer:
 
     streams: {name: Stream} of what `method.needs`; "pairs" may be left to make_pairs(teacher of
     the stage, stage, its number). network: makes a fresh network, for roles that start from none.
-    teacher: without guidance; a stage's guidance is put around it here. measure, preview, export:
+    teacher: without guidance; a stage's guidance is put around it here. teachers: further ones, of
+    a method that merges. measure, preview, export:
     see `Measure`, `Preview`; export({part: module}, out) is called once, at the end, with
     `method.deliver` of the best student. record: the whole configuration, written to config.json.
     meter: counts what training costs, which ends in cost.json.
@@ -78,6 +79,7 @@ class Trainer:
         export: Export | None = None,
         record: Mapping[str, Any] | None = None,
         meter: Meter | None = None,
+        teachers: Sequence[Denoiser] = (),
     ) -> None:
         self.method, self.out, self.config = method, Path(out), config
         self.make_pairs, self.export = make_pairs, export
@@ -87,7 +89,7 @@ class Trainer:
         self.main = self.accelerator.is_main_process
         device = self.accelerator.device
         self.networks = Networks(
-            method, network, teacher, config.seed, device, config.muon, config.slow
+            method, network, teacher, config.seed, device, config.muon, config.slow, teachers
         )
         self.meter = meter or Meter()
         self.meter.processes = self.accelerator.num_processes
@@ -262,7 +264,7 @@ class Trainer:
         """Write a checkpoint of this step."""
         if self.main:
             self.checkpoints.save(self.step, *self._state())
-            self.checkpoints.save_weights(self.step, self.networks.export_tensors())
+            self.checkpoints.save_weights(self.step, self.networks.raw_tensors())
         self.accelerator.wait_for_everyone()
 
     def _state(self) -> tuple[Groups, dict[str, Any]]:

@@ -103,9 +103,26 @@ class Turns:
         elif self.device.type != "cpu":
             batch = rows(batch, 0, self.config.batch_size, self.device)
         if self.config.mixed_precision == "no":
-            return self.method.loss(roles, batch, moment, rng)
+            return self._with_auxiliary(roles, batch, moment, rng)
         with self.accelerator.autocast():
-            return self.method.loss(roles, batch, moment, rng)
+            return self._with_auxiliary(roles, batch, moment, rng)
+
+    def _with_auxiliary(
+        self, roles: Roles, batch: dict[str, Any], moment: Moment, rng: Rng
+    ) -> dict[str, Tensor]:
+        """The method's losses on conditions as the student's condition encoder reads them, and the
+        encoder's own losses with them, equal in weight."""
+        read, auxiliary = {}, {}
+        for name, stream in batch.items():
+            cond, losses = roles["student"].condition(
+                stream.get("cond", {}), stream.get("x_0"), stream.get("mask")
+            )
+            read[name] = {**stream, "cond": cond}
+            auxiliary |= {key: value.mean() for key, value in losses.items()}
+        found = self.method.loss(roles, read, moment, rng)
+        if not auxiliary:
+            return found
+        return {**auxiliary, **found, "total": found["total"] + sum(auxiliary.values())}
 
     def _seed_dropout(self, seed: int) -> None:
         # torch.manual_seed would queue the call, with its stack, for every kind of device that is

@@ -69,6 +69,7 @@ class Watch:
 
     def _previewed(self, preview: Preview) -> Tensor:
         noise, generators = preview.draw(self.method.latent)
+        noise = self.method.path.prior(noise)
         return self.sample(noise, preview.cond, generators, preview.steps or self.steps)
 
     def begin_stage(self) -> None:

@@ -13,12 +13,15 @@ import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
-from torch import Tensor
+from torch import Tensor, nn
 
 from genkit import hub
 from genkit.guidance import guide
+from genkit.networks.styled import mixed
 from genkit.sampling import Evaluate, Generators, sample
+from genkit.schedulers.grid import PathGrid
 
+ALIGNMENT = 64  # bytes, of torch's own allocations
 OUTPUTS = ("pil", "np", "pt", "latent")
 AfterStep = Callable[..., dict[str, Tensor]]
 
@@ -45,7 +48,11 @@ class TrainedPipeline(DiffusionPipeline):
     ) -> Any:
         """A folder, a shipped name or a hub id, with its trained defaults; else a ValueError."""
         folder = hub.resolve(pretrained_model_name_or_path)
-        return hub.load(folder, super().from_pretrained, **kwargs)
+        pipeline = hub.load(folder, super().from_pretrained, **kwargs)
+        for part in pipeline.components.values():
+            if isinstance(part, nn.Module):
+                align(part)
+        return pipeline
 
     @property
     def guidance_scale(self) -> float:
@@ -76,17 +83,28 @@ class TrainedPipeline(DiffusionPipeline):
         network: Callable[..., Tensor],
         cond: Tensor,
         uncond: Tensor | None,
+        avoided: bool = False,
     ) -> Evaluate:
         """network(x, timestep, condition)'s raw output with guidance, in one doubled batch unless
         the scale is 1 or there is nothing to be guided from. A network of two times is given the
-        second one after the condition."""
+        second one after the condition.
+
+        One that takes the scale as an input is given it, as `guidance`, and evaluated once. Where
+        something is to be avoided, which it has not learned, it is told 1 and guided like others.
+        """
+        whole: Any = self
+        takes = bool(whole.network.config.get("guidance_input", False))
         doubled = cond if uncond is None else torch.cat([uncond, cond])
 
+        def told(rows: int, scale: float) -> dict[str, Tensor]:
+            return {"guidance": cond.new_full((rows,), scale, dtype=torch.float32)} if takes else {}
+
         def evaluate(x: Tensor, timestep: Tensor, *second: Tensor) -> Tensor:
-            if uncond is None or self._guidance_scale == 1:
-                return network(x, timestep, cond, *second)
+            alone = uncond is None or self._guidance_scale == 1
+            if alone or (takes and not avoided):
+                return network(x, timestep, cond, *second, **told(len(x), self._guidance_scale))
             twice = [torch.cat([each, each]) for each in (x, timestep, *second)]
-            value = network(*twice[:2], doubled, *twice[2:])
+            value = network(*twice[:2], doubled, *twice[2:], **told(2 * len(x), 1.0))
             without, within = value.chunk(2)
             return guide(within, without, self._guidance_scale)
 
@@ -123,6 +141,17 @@ class TrainedPipeline(DiffusionPipeline):
                 two_time=bool(whole.network.config.get("two_time", False)),
             )
 
+    def styled(self, style: int | Sequence[float] | None) -> dict[str, Tensor]:
+        """What the network is given of a style; ValueError for one that was not trained."""
+        if style is None:
+            return {}
+        whole: Any = self
+        styles = whole.network.config.get("styles")
+        if styles is None:
+            raise ValueError("this pipeline has no styles; leave style out")
+        weights = mixed(style, styles).to(self._execution_device, whole.network.dtype)
+        return {"style": weights}
+
     def trained_steps(self, steps: int | None) -> int:
         """The number of steps asked for, or the trained one; ValueError for fewer than one."""
         if steps is None:
@@ -147,8 +176,8 @@ class TrainedPipeline(DiffusionPipeline):
         device: torch.device,
         dtype: torch.dtype,
     ) -> Tensor:
-        """Unit noise of `shape`, or `latents` where given; ValueError for a wrong shape or number
-        of generators."""
+        """Unit noise of `shape`, of the prior that the scheduler's path has, or `latents` where
+        given; ValueError for a wrong shape or number of generators."""
         shape = tuple(shape)
         if isinstance(generator, Sequence) and len(generator) != shape[0]:
             raise ValueError(
@@ -159,7 +188,18 @@ class TrainedPipeline(DiffusionPipeline):
                 raise ValueError(f"latents have shape {tuple(latents.shape)}; {shape} is needed")
             return latents.to(device, dtype)
         many = list(generator) if isinstance(generator, Sequence) else generator
-        return randn_tensor(shape, generator=many, device=device, dtype=dtype)
+        noise = randn_tensor(shape, generator=many, device=device, dtype=dtype)
+        # Stock schedulers have no path of ours, and Gaussian noise.
+        ours = isinstance(self.scheduler, PathGrid)
+        return self.scheduler.path.prior(noise) if ours else noise
+
+
+def align(module: nn.Module) -> None:
+    """Let the weights lie in memory as those a trainer made do: read from a file they begin
+    anywhere, and some matrix products then round otherwise."""
+    for each in [*module.parameters(), *module.buffers()]:
+        if each.data_ptr() % ALIGNMENT:
+            each.data = each.data.clone()
 
 
 def tensor_inputs(callback: AfterStep | None, named: Sequence[str]) -> Sequence[str]:

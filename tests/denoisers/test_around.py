@@ -8,7 +8,9 @@ from denoiser_toys import ALL, COND, C, M, Toy, close, doubles, every_path, time
 from torch import nn
 
 from genkit.denoisers.analytic import Gaussian, Mixture
-from genkit.denoisers.base import Boundary, EDMPreconditioned, Guided, NetworkDenoiser, Repathed
+from genkit.denoisers.base import Guided, NetworkDenoiser
+from genkit.denoisers.preconditioned import Boundary, EDMPreconditioned
+from genkit.denoisers.repathed import Repathed
 from genkit.paths import EDM, KINDS, VP, DiscreteVP, RectifiedFlow, TrigFlow
 
 every_pair = pytest.mark.parametrize(

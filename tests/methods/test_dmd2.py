@@ -170,3 +170,18 @@ def test_the_head_may_read_the_frozen_teacher(path):
     roles.turn = ("student",)
     method.loss(roles, batch, match, Rng(0))["adversarial"].backward()
     assert any(p.grad.abs().sum() > 0 for p in student.parameters())
+
+
+def test_a_head_is_built_where_its_network_is():
+    """Features are looked at on the network's own device, whichever that is."""
+    from genkit.denoisers.base import NetworkDenoiser
+    from genkit.denoisers.calls import network_call
+    from genkit.networks.mlp import MLPDenoiser
+    from genkit.paths import RectifiedFlow
+
+    fake = MLPDenoiser(width=16).to("meta")
+    network = NetworkDenoiser(fake, network_call(fake), RectifiedFlow(), "velocity", 1000.0)
+    uncond = {"label": torch.tensor([10])}
+    method = Method(Method.Config(), RectifiedFlow(), (1, 8, 8), uncond=uncond)
+    (head,) = method._head({"fake": network}).heads
+    assert head[0].normalized_shape == (16,)

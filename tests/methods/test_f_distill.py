@@ -99,6 +99,19 @@ def test_reverse_kl_is_dmd2(learned, path, teacher):
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
+def test_the_fake_score_is_the_fake_s_whoever_s_features_the_head_reads(path, learned):
+    """With the teacher's features, the forward that gives the logits is the teacher's."""
+    roles = Roles(teacher=learned(path, "posterior", 1.3, 0.5), fake=learned(path, "posterior"))
+    x_t, t = torch.ones(4, 1).double(), torch.full((4,), 0.5).double()
+    want = roles["fake"].predict(x_t, t, {}, "x_0")
+    for critic in ("fake", "teacher"):
+        method = Method(Method.Config(critic=critic), path, (1,))
+        velocity = roles[critic].predict(x_t, t, {}, "velocity")
+        method._logits = lambda *_, velocity=velocity: (torch.zeros(4, 1), velocity)
+        _, fake = method._logits_and_fake(roles, x_t, t, {})
+        assert torch.allclose(fake, want)
+
+
 def test_weights_average_to_one_and_favour_likely_samples(path):
     method = Method(Method.Config(), path, (1,))
     logits, t = torch.linspace(-30, 30, 64)[:, None], torch.full((64,), 0.5)

@@ -125,6 +125,61 @@ def test_steps_and_their_grid_are_the_teachers_unless_given():
     assert given.method == Method.Config(guidance=2.0, steps=8)
 
 
+class OfScale(Denoiser):
+    """The posterior mean of N(base + slope w, STD^2) where conditioned, of N(none, STD^2) else."""
+
+    def __init__(self, path):
+        super().__init__(path, "x_0")
+        self.base, self.slope, self.none = (
+            nn.Parameter(torch.tensor(each, dtype=torch.float64)) for each in (1.3, 0.0, 0.0)
+        )
+
+    def raw(self, x_t, timestep, cond, s=None):
+        t, w = expand(wide(timestep), x_t), expand(cond["w"].double(), x_t)
+        conditioned = expand(cond["label"] != NONE, x_t)
+        mean = torch.where(conditioned, self.base + self.slope * w, self.none)
+        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
+        gain = alpha * STD**2 / (alpha**2 * STD**2 + sigma**2)
+        return (mean + gain * (x_t.double() - alpha * mean)).to(x_t.dtype)
+
+
+class Unmatched(Method):
+    """The broken twin of the range: the teacher is guided with another sample's scale."""
+
+    def guided(self, teacher, w):
+        return super().guided(teacher, w.flip(0))
+
+
+@pytest.mark.parametrize("cls", [Method, Unmatched])
+def test_a_range_of_scales_is_learned_as_an_input(cls):
+    """m_0 + w (m_1 - m_0) for every w, and none where the condition is dropped, whatever w."""
+    method, path = method_of(cls, RectifiedFlow(), guidance_low=1.0), RectifiedFlow()
+    assert method.scales == (1.0, 5.0) and method.embedded_guidance == W
+    student, uncond = OfScale(path), {"label": torch.tensor([NONE])}
+    roles = Roles(teacher=Guided(Conditional(path, MEANS), W, uncond), student=student)
+    adam, stage = torch.optim.Adam(student.parameters(), lr=0.1), method.stages()[0]
+    for step in range(300):
+        rng = Rng(0, step)
+        x_0 = MEANS[0] + STD * rng.normal((128, 1), torch.float64)
+        batch = {"data": {"x_0": x_0, "cond": {"label": torch.zeros(128).long()}}}
+        adam.param_groups[0]["lr"] = 0.1 * (1 - step / 300)
+        method.loss(roles, batch, Moment(stage, step, 300), rng)["total"].backward()
+        adam.step()
+        adam.zero_grad()
+    got = [student.base.item(), student.slope.item(), student.none.item()]
+    right = got == pytest.approx([MEANS[1], MEANS[0] - MEANS[1], MEANS[1]], abs=0.03)
+    assert right is (cls is Method), got
+
+
+def test_without_a_range_the_network_is_the_teacher_s():
+    method = method_of(Method, RectifiedFlow())
+    assert method.embedded_guidance is None and method.nets()["student"].change is None
+    wide_range = method_of(Method, RectifiedFlow(), guidance_high=8.0)
+    assert wide_range.scales == (1.0, 8.0) and wide_range.nets()["student"].change is not None
+    with pytest.raises(ValueError, match="outside the range 1 to 2"):
+        method_of(Method, RectifiedFlow(), guidance_high=2.0)
+
+
 @pytest.mark.parametrize(
     ("config", "uncond", "says"),
     [({"guidance": 1.0}, {"label": torch.tensor([1])}, "folds nothing in"), ({}, {}, "no cond")],

@@ -66,6 +66,40 @@ def test_learns_the_mean_velocity(mean_velocity, fit, error, path, slope, near):
     assert error(fit(method, mean_velocity(path), steps=300)) < near
 
 
+@pytest.mark.parametrize("slope, near", [("teacher", 0.02), ("data", 0.06)])
+def test_improved_learns_it_along_its_own_velocity(mean_velocity, fit, error, path, slope, near):
+    config = Method.Config(slope=slope, improved=True, power=0.0, instant=0.25)
+    assert error(fit(Method(config, path, (1,)), mean_velocity(path), steps=300)) < near
+
+
+def test_improved_regresses_the_velocity_itself(mean_velocity, path, teacher):
+    """V = u + (t - s) sg(du/dt) is v at the exact u; the target is what it is given, whatever u."""
+    method, (x_t, t, s) = Method(Method.Config(improved=True), path, (1,)), inputs()
+    slope = teacher.predict(x_t, t, {}, "velocity")
+    exact = mean_velocity(path, 1.3, 0.5)
+    got, target = method.target(Roles(student=exact), x_t, t, s, {}, slope)
+    assert target is slope and (got - slope).abs().max() < 1e-6 and got.requires_grad
+    other = method.target(Roles(student=mean_velocity(path, 1.0, 0.7)), x_t, t, s, {}, slope + 1)
+    assert torch.equal(other[1], slope + 1)
+    # Its derivative is along its own velocity, so that what is given does not enter it.
+    again = method.target(Roles(student=mean_velocity(path, 1.0, 0.7)), x_t, t, s, {}, slope)
+    assert torch.equal(other[0], again[0])
+
+
+class Minus(Method):
+    """The broken twin of the improved one: the sign of the derivative."""
+
+    def target(self, roles, x_t, t, s, cond, slope):
+        velocity, target = super().target(roles, x_t, t, s, cond, slope)
+        mean = roles["student"].predict(x_t, t, cond, "mean_velocity", s)
+        return mean - (velocity - mean).detach(), target
+
+
+def test_the_improved_twin_fails(mean_velocity, fit, error, path):
+    method = Minus(Minus.Config(improved=True, power=0.0, instant=0.0), path, (1,))
+    assert error(fit(method, mean_velocity(path), steps=100)) > 0.1
+
+
 @pytest.mark.parametrize("cls", [Still, Turned])
 def test_the_broken_twins_fail(mean_velocity, fit, error, path, cls):
     method = cls(cls.Config(power=0.0, instant=0.0), path, (1,))

@@ -31,6 +31,38 @@ def test_the_broken_twin_makes_the_mean_of_every_noise(fit, learned, path):
     assert abs(student.std.item()) < 0.1, "twin: nothing but the mean is left"
 
 
+def on_paths(teacher, n, steps, seed):
+    """Pairs of the exact flow map with the points that a student of `steps` asks for."""
+    eps, t = Rng(seed).normal((n, 1)).double(), teacher.path.grid(steps).float()
+    start = torch.ones(n, dtype=torch.float64)
+    x_t = [teacher.flow_map(eps, start, each.expand(n)) for each in t]
+    path = {"x_t": torch.stack(x_t, 1), "t": t.expand(n, steps)}
+    return {"eps": eps, "x_0": teacher.flow_map(eps, start, 0 * start), "path": path, "cond": {}}
+
+
+class Mistimed(Method):
+    """The broken twin: each point with the time of the next."""
+
+    def loss(self, roles, batch, moment, rng):
+        path = batch["pairs"]["path"]
+        turned = {**path, "t": path["t"].roll(1, 1)}
+        return super().loss(roles, {"pairs": {**batch["pairs"], "path": turned}}, moment, rng)
+
+
+@pytest.mark.parametrize("cls", [Method, Mistimed])
+def test_several_steps_learn_from_the_teacher_s_paths(learned, error, path, teacher, cls):
+    method, student = cls(cls.Config(steps=3), path, (1,)), learned(path, "consistency")
+    assert method.stages()[0].points == 3 and method.sampler().stochastic
+    assert Method(Method.Config(), path, (1,)).stages()[0].points == 0
+    adam = torch.optim.Adam(student.parameters(), lr=0.03)
+    for step in range(250):
+        batch = {"pairs": on_paths(teacher, 256, 3, step)}
+        adam.zero_grad()
+        method.loss(Roles(student=student), batch, None, Rng(step))["total"].backward()
+        adam.step()
+    assert (error(student) < 0.01) is (cls is Method)
+
+
 def test_the_loss_is_the_distance_of_one_evaluation_at_pure_noise(learned, path):
     method = Method(Method.Config(), path, (1,))
     eps = Rng(0).normal((4096, 1)).double()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from genkit.denoisers.analytic import Gaussian
-from genkit.denoisers.base import Repathed
+from genkit.denoisers.repathed import Repathed
 from genkit.methods.base import Moment, Roles
 from genkit.methods.scm import Method
 from genkit.networks.head import LogWeight

@@ -109,9 +109,9 @@ def test_pairs_keep_their_conditions_where_rows_are_gathered(teacher: Any, tmp_p
     kind = modality(Prompts(NEW, "prompts.txt-1"), teacher)
     seen = []
 
-    def make(eps: torch.Tensor, cond: dict[str, torch.Tensor], generators: list) -> torch.Tensor:
+    def make(eps: torch.Tensor, cond: dict[str, torch.Tensor], generators: list) -> dict:
         seen.append(cond["encoder_hidden_states"])
-        return eps + 1
+        return {"x_0": eps + 1}
 
     def pairs() -> Any:
         return cached_pairs(tmp_path, "key", make, kind.training_cond(5), (3, 8, 8), 0, shard=2)

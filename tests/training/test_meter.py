@@ -9,7 +9,8 @@ from training_toys import TwoRoles, call, denoiser, two_roles
 
 from genkit.data.pairs import cached_pairs
 from genkit.data.streams import Cost
-from genkit.denoisers.base import Guided, Repathed
+from genkit.denoisers.base import Guided
+from genkit.denoisers.repathed import Repathed
 from genkit.paths import VP
 from genkit.training.meter import Meter, counted, networks
 
@@ -96,7 +97,7 @@ def test_pairs_on_the_disk_cost_what_they_cost_whoever_made_them(tmp_path):
         with counted(asked) as cost:
 
             def make(eps, cond, generators):
-                return asked.predict(eps, torch.ones(len(eps)), cond, "x_0").detach()
+                return {"x_0": asked.predict(eps, torch.ones(len(eps)), cond, "x_0").detach()}
 
             cond = {"label": torch.arange(10)}
             return cached_pairs(

@@ -105,3 +105,8 @@ def test_figures_and_tables():
         "True",
     ]
     assert table([{"a": 1}, {"b": 2}]).count("<td></td>") == 2
+
+
+def test_a_piece_of_a_page_is_shown_as_it_is(tmp_path):
+    (tmp_path / "a.html").write_text("<h3>teacher</h3>")
+    assert embed(tmp_path / "a.html") == "<section><h3>teacher</h3></section>"

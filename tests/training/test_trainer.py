@@ -229,7 +229,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path, monkeypatch):
     assert same(weights(whole), weights(again))
 
 
-def test_the_last_delivered_weights_are_kept_where_asked(tmp_path):
+def test_the_last_weights_are_kept_where_asked(tmp_path):
     one_role(tmp_path / "run", {"keep_weights": 3}).run()
     kept = sorted(each.name for each in (tmp_path / "run/checkpoints/weights").iterdir())
     assert kept == ["step-00000006", "step-00000009", "step-00000012"]

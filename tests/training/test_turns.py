@@ -153,3 +153,35 @@ def test_bfloat16_trains_and_samples_in_float32(tmp_path):
     assert trainer.watch.sample(torch.zeros(1, 2), {}).dtype == torch.float32
     # A later run of the same process is free to choose again.
     one_role(tmp_path / "again", {"max_steps": 1}).run()
+
+
+def test_a_condition_encoder_is_asked_once_and_its_losses_are_added(tmp_path):
+    from training_toys import denoiser
+
+    from genkit.training.log import read_log
+
+    asked = []
+
+    class Reading(OneRole):
+        def loss(self, roles, batch, moment, rng):
+            assert batch["data"]["cond"] == {"told": True}
+            return super().loss(roles, batch, moment, rng)
+
+    def encoder(network, cond, x_0, mask):
+        asked.append((x_0 is not None, mask))
+        return {"told": True}, {"own": network.layers[0].bias.square()}
+
+    def build(given):
+        made = denoiser()
+        made.encoder = encoder
+        return made
+
+    one_role(
+        tmp_path / "run", {"max_steps": 2, "log_every": 1, "sample_every": 0}, Reading(build=build)
+    ).run()
+    first = read_log(tmp_path / "run")[0]
+    assert asked[0] == (True, None) and first["student/own"] > 0
+    parts = OneRole()
+    one_role(tmp_path / "plain", {"max_steps": 1, "log_every": 1, "sample_every": 0}, parts).run()
+    plain = read_log(tmp_path / "plain")[0]
+    assert "student/own" not in plain

@@ -8,6 +8,7 @@ config, so this one pipeline runs every teacher and student of this shape. Laten
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,8 @@ from genkit_pipelines.trained import AfterStep, TrainedPipeline, tensor_inputs
 class ClassConditionalImagePipeline(TrainedPipeline):
     """Images of the classes asked for.
 
-    network: called as (x, timestep, class_labels); its config gives in_channels, sample_size and
+    network: called as (x, timestep, class_labels), with a second timestep or guidance= where its
+    config says two_time or guidance_input; its config gives in_channels, sample_size and
     num_classes, and class `num_classes` means no class. scheduler: holds the trained grid.
     """
 
@@ -47,10 +49,10 @@ class ClassConditionalImagePipeline(TrainedPipeline):
         if outside:
             raise ValueError(f"class label {outside[0]} is out of range; give 0 to {classes - 1}")
 
-    def _evaluation(self, labels: Tensor) -> Evaluate:
+    def _evaluation(self, labels: Tensor, style: dict[str, Tensor]) -> Evaluate:
         """The network's raw output with guidance, in one doubled batch unless the scale is 1."""
         nothing = labels.new_full((len(labels),), int(self.network.config["num_classes"]))
-        return self.guided(self.network, labels, nothing)
+        return self.guided(partial(self.network, **style), labels, nothing)
 
     @torch.no_grad()
     def __call__(
@@ -65,6 +67,7 @@ class ClassConditionalImagePipeline(TrainedPipeline):
         return_dict: bool = True,
         callback_on_step_end: AfterStep | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        style: int | Sequence[float] | None = None,
     ) -> Any:
         """`num_images_per_prompt` images of each class label, those of one label together.
 
@@ -74,8 +77,11 @@ class ClassConditionalImagePipeline(TrainedPipeline):
         output_type: "pil", "np" (n, h, w, c) and "pt" (n, c, h, w) in [0, 1], or "latent", the
         network's own output in [-1, 1], unclipped. Returns ImagePipelineOutput, or a tuple.
         callback_on_step_end(pipeline, step, timestep, {"latents": x}) -> dict runs after each step.
+        style: of a network merged of several, the number of one or a weight for each, all images
+        alike; by default the first.
         ValueError for labels out of range, steps below 1 or other than the trained number on a
-        fixed grid, latents of a wrong shape, or a list of generators of a wrong length.
+        fixed grid, latents of a wrong shape, a list of generators of a wrong length, or a style
+        that was not trained.
         """
         wanted = tensor_inputs(callback_on_step_end, callback_on_step_end_tensor_inputs)
         self.check_call(num_images_per_prompt, output_type, wanted)
@@ -88,9 +94,8 @@ class ClassConditionalImagePipeline(TrainedPipeline):
         config = self.network.config
         shape = (len(label), config["in_channels"], config["sample_size"], config["sample_size"])
         noise = self.start(shape, generator, latents, label.device, self.network.dtype)
-        x = self.run_sampler(
-            self._evaluation(label), noise, steps, generator, callback_on_step_end, wanted
-        )
+        evaluate = self._evaluation(label, self.styled(style))
+        x = self.run_sampler(evaluate, noise, steps, generator, callback_on_step_end, wanted)
         images: Any = self.image_processor.postprocess(x, output_type=output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)

@@ -29,10 +29,11 @@ Prompt = str | list[str]
 class TextToImagePipeline(TrainedPipeline):
     """Images of what a prompt says.
 
-    network: called as (x, encoder_hidden_states=, timestep=); its config gives in_channels and
-    sample_size. text_encoder: its last hidden state conditions the network; padding is seen like
-    any token, and no condition is the empty prompt. vae: AutoencoderKL or AutoencoderTiny, whose
-    latents the network makes; None for pixels in [-1, 1].
+    network: called as (x, encoder_hidden_states=, timestep=), with second_timestep= or guidance=
+    where its config says two_time or guidance_input; its config gives in_channels and sample_size.
+    text_encoder: its last hidden state conditions the network; padding is seen like any token, and
+    no condition is the empty prompt. vae: AutoencoderKL or AutoencoderTiny, whose latents the
+    network makes; None for pixels in [-1, 1].
     """
 
     model_cpu_offload_seq = "text_encoder->network->vae"
@@ -119,15 +120,33 @@ class TextToImagePipeline(TrainedPipeline):
             )
         return embeds.to(like).expand(len(like), *embeds.shape[1:])
 
-    def _evaluation(self, cond: Tensor, uncond: Tensor | None) -> Evaluate:
+    def _embeds(self, prompt: Prompt | None, embeds: Tensor | None) -> Tensor:
+        """Embeddings of a prompt, or those given, as the network takes them."""
+        if embeds is None:
+            assert prompt is not None, "checked"
+            embeds = self.encode_prompt(prompt)
+        return embeds.to(self._execution_device, self.network.dtype)
+
+    def _evaluation(
+        self, cond: Tensor, uncond: Tensor | None, avoided: bool, style: dict[str, Tensor]
+    ) -> Evaluate:
         """The network's raw output with guidance, in one doubled batch unless the scale is 1."""
 
-        def network(x: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        def network(
+            x: Tensor, timestep: Tensor, text: Tensor, *second: Tensor, **inputs: Tensor
+        ) -> Tensor:
+            if second:
+                inputs["second_timestep"] = second[0]
             return self.network(
-                x, encoder_hidden_states=text, timestep=timestep, return_dict=False
+                x,
+                encoder_hidden_states=text,
+                timestep=timestep,
+                return_dict=False,
+                **inputs,
+                **style,
             )[0]
 
-        return self.guided(network, cond, uncond)
+        return self.guided(network, cond, uncond, avoided)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Latents as pictures (n, 3, h, w) in [-1, 1]."""
@@ -149,29 +168,31 @@ class TextToImagePipeline(TrainedPipeline):
         return_dict: bool = True,
         callback_on_step_end: AfterStep | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        style: int | Sequence[float] | None = None,
     ) -> Any:
         """`num_images_per_prompt` images of each prompt, those of one prompt together.
 
         num_inference_steps, guidance_scale: None means as trained; guidance is uncond +
-        scale (cond - uncond), 1 is off, and negative prompts then do nothing (which is said).
+        scale (cond - uncond), 1 is off, and negative prompts then do nothing (which is said). A
+        network that takes the scale as an input is evaluated once; beside a negative prompt it is
+        told 1 and guided like others.
         generator: one, or a list with one per image, which makes an image independent of the
         others. latents: unit noise (n, channels, size, size). prompt_embeds: of `encode_prompt`.
         output_type: "pil", "np" (n, h, w, c) and "pt" (n, c, h, w) in [0, 1], or "latent", the
         network's own output, unclipped. Returns ImagePipelineOutput, or a tuple.
         callback_on_step_end(pipeline, step, timestep, {"latents": x}) -> dict runs after each step.
+        style: of a network merged of several, the number of one or a weight for each, all images
+        alike; by default the first.
         ValueError for prompts that are none, steps below 1 or other than the trained number on a
-        fixed grid, latents of a wrong shape, or a list of generators of a wrong length.
+        fixed grid, latents of a wrong shape, a list of generators of a wrong length, or a style
+        that was not trained.
         """
         wanted = tensor_inputs(callback_on_step_end, callback_on_step_end_tensor_inputs)
         self.check_call(num_images_per_prompt, output_type, wanted)
         self.check_inputs(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
         steps = self.trained_steps(num_inference_steps)
         self._guidance_scale = self.trained_guidance(guidance_scale)
-        if prompt_embeds is None:
-            cond = self.encode_prompt(prompt)  # type: ignore[arg-type]
-        else:
-            cond = prompt_embeds.to(self._execution_device)
-        cond = cond.to(self.network.dtype)
+        cond = self._embeds(prompt, prompt_embeds)
         uncond = None
         if self._guidance_scale != 1:
             uncond = self._nothing(negative_prompt, negative_prompt_embeds, cond)
@@ -183,9 +204,9 @@ class TextToImagePipeline(TrainedPipeline):
         size = config["sample_size"]
         shape = (len(cond), config["in_channels"], size, size)
         noise = self.start(shape, generator, latents, cond.device, cond.dtype)
-        x = self.run_sampler(
-            self._evaluation(cond, uncond), noise, steps, generator, callback_on_step_end, wanted
-        )
+        avoided = bool(negative_prompt) or negative_prompt_embeds is not None
+        evaluate = self._evaluation(cond, uncond, avoided, self.styled(style))
+        x = self.run_sampler(evaluate, noise, steps, generator, callback_on_step_end, wanted)
         pixels = x if output_type == "latent" else self.decode_latents(x)
         images: Any = self.image_processor.postprocess(pixels, output_type=output_type)
         self.maybe_free_model_hooks()

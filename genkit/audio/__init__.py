@@ -1,0 +1,1 @@
+"""Sound as tensors: files, resampling, spectra, mels, pictures and players. No network is here."""

@@ -1,0 +1,111 @@
+"""River world: clips of 10 frames, 64x64, with an action a frame; a boat obeys, the rest does not.
+
+Made here from seeds and drawn where they are asked for; genkit.data.river has the rules and keeps
+the true places. Actions are random and mostly kept for some frames. Splits differ in both, where a
+boat begins and what it is told: a start cell belongs to "train" or to the two others, and a string
+of actions, by a check sum, to one of the three.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genkit.data.base import Samples
+from genkit.data.river import ACTIONS, HIGH, KEYS, LOW, SIZE, SPEED, States, draw, simulate
+
+FRAMES = 10
+KEPT = 0.7  # the chance that an action is kept
+SPLITS = {"train": 20_000, "validation": 500, "test": 500}
+SEEDS = {"train": 0, "validation": 1_000_003, "test": 2_000_003}
+CELLS = (HIGH - LOW) // SPEED + 1
+
+
+class Drawn:
+    """Clips (n, f, 3, SIZE, SIZE) that are drawn where they are asked for."""
+
+    def __init__(self, states: States) -> None:
+        self.states = states
+        self.shape = torch.Size([*states.actions.shape, 3, SIZE, SIZE])
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        return draw(self.states.take(rows if isinstance(rows, slice) else rows.numpy()))
+
+
+@lru_cache(maxsize=4)
+def states(split: str = "train", n: int | None = None, frames: int = FRAMES) -> States:
+    """The first n worlds of a split, all by default: what is true of its clips."""
+    if split not in SPLITS:
+        raise ValueError(f"world has no split {split!r}; choose one of {', '.join(SPLITS)}")
+    seed = SEEDS[split]
+    draws = np.random.RandomState(seed + 1).random_sample((n or SPLITS[split], 3 + 2 * frames))
+    actions = _actions(split, draws[:, 3:])
+    return simulate(_starts(split, draws[:, :2]), actions, seed)
+
+
+def load(split: str = "train", n: int | None = None, frames: int = FRAMES) -> Samples:
+    """Clips x_0 (n, frames, 3, 64, 64) float32 in [-1, 1], drawn where they are indexed, and
+    cond["action"] (n, frames) int64 in 0..4, which led to each frame; genkit.data.river.ACTIONS."""
+    found = states(split, n, frames)
+    cond = {"action": torch.from_numpy(found.actions)}
+    drawn = cast(Any, Drawn(found))
+    return Samples(drawn, cond, "world", num_classes=len(ACTIONS))
+
+
+def held_out_start(cells: np.ndarray) -> np.ndarray:
+    """Whether cells (..., 2), counted from 0, are no start of "train"."""
+    return (cells[..., 0] + 2 * cells[..., 1]) % 5 == 0
+
+
+def split_of(actions: np.ndarray) -> np.ndarray:
+    """The split (n,) that strings of actions (n, f) belong to."""
+    sums = actions @ _weights(actions.shape[1]) % 5
+    return np.array(["test", "validation", "train", "train", "train"])[sums]
+
+
+def _weights(frames: int) -> np.ndarray:
+    return 1 + np.arange(frames) % 4
+
+
+def _starts(split: str, draws: np.ndarray) -> np.ndarray:
+    """Centres of boats (n, 2) before the first action."""
+    cells = np.floor(draws * CELLS).astype(np.int64)
+    # A step to the right changes the residue by one: no more than four are needed.
+    for _ in range(4):
+        wrong = held_out_start(cells) == (split == "train")
+        cells[wrong, 0] = (cells[wrong, 0] + 1) % CELLS
+    wrong = held_out_start(cells) == (split == "train")
+    cells[wrong] = (1, 0) if split == "train" else (0, 0)
+    return LOW + SPEED * cells
+
+
+def _actions(split: str, draws: np.ndarray) -> np.ndarray:
+    """Strings (n, f) of the split; the last action is changed where another split's came out."""
+    frames = draws.shape[1] // 2
+    fresh = np.floor(draws[:, :frames] * len(ACTIONS)).astype(np.int64)
+    actions = fresh.copy()
+    for i in range(1, frames):
+        kept = draws[:, frames + i] < KEPT
+        actions[:, i] = np.where(kept, actions[:, i - 1], fresh[:, i])
+    for _ in range(len(ACTIONS)):
+        wrong = split_of(actions) != split
+        actions[wrong, -1] = (actions[wrong, -1] + 1) % len(ACTIONS)
+    assert (split_of(actions) == split).all(), "the last weight has an inverse modulo 5"
+    return actions
+
+
+def read_actions(text: str) -> list[int]:
+    """Actions of a string such as "rrruu..ll"; ValueError for a letter that is none."""
+    unknown = [letter for letter in text if letter not in KEYS]
+    if unknown or not text:
+        known = ", ".join(f"{key} ({name})" for key, name in zip(KEYS, ACTIONS, strict=True))
+        said = f"called {unknown[0]!r}" if unknown else "given"
+        raise ValueError(f"no action is {said}; there are: {known}")
+    return [KEYS.index(letter) for letter in text]

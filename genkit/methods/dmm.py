@@ -1,0 +1,130 @@
+"""DMM: several teachers merged into one student, which is asked for the style of any of them.
+
+Song et al. 2025 (arXiv 2504.12364). Each row of a batch is given a teacher; the student, told which
+by a style vector beside the time, is regressed on that teacher's prediction at every noise level,
+and on the outputs of its blocks. It is no distillation of steps: the student takes as many as its
+teachers, and guidance as they do (none is baked in; give guidance_scale to its pipeline). With one
+teacher it is plain knowledge distillation.
+Faithful to the released training code but for: teachers are drawn for each row (there each process
+has one); features are of one list of blocks, the network's longest, unless `features` names others
+(there down, middle and up). Not in: the paper's multi-class discriminator, which is in no released
+code, and its regulariser for merging on. All teachers read the same text encoder's embeddings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genkit import guidance, terms
+from genkit.methods import base
+from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
+from genkit.networks.head import blocks
+from genkit.networks.styled import styled
+from genkit.rng import Rng
+from genkit.sampling import Sampler
+from genkit.times import TIMES
+
+STEPS = 50  # where no teacher has named any
+
+
+class Method(base.Method):
+    family = "merging"
+    paper = "arXiv 2504.12364"
+    needs = ("data",)
+    merges = True
+    presets = {
+        "digits": {"max_steps": 2000, "batch_size": 256, "mixed_precision": "bf16"},
+    }
+
+    @dataclass
+    class Config:
+        lr: float = 3e-4
+        """Learning rate at the start, decayed to 0."""
+        ema: float = 0.999
+        """Rate of the average that is sampled and delivered."""
+        drop: float = 0.1
+        """Share of samples without their condition, so that guidance works on the student."""
+        feature: float = 2e-3
+        """Weight of the distance of the blocks' outputs; 0 leaves it out."""
+        features: tuple[str, ...] = ()
+        """Submodules of a teacher whose outputs those are; empty: its longest list of blocks."""
+        time: str = "uniform"
+        """Distribution of t: a name of genkit.times."""
+        steps: int | None = None
+        """Evaluations of the delivered student; by default as many as the first teacher takes."""
+        times: tuple[float, ...] = ()
+        """Noise levels of those evaluations; by default, with the teacher's steps, the teacher's
+        own, otherwise the path's even grid."""
+
+    def stages(self) -> list[Stage]:
+        return [Stage("merge")]
+
+    def nets(self) -> dict[str, Role]:
+        def change(network: nn.Module) -> nn.Module:
+            return styled(network, self.teachers)
+
+        average = {"export": Ema(warmed(self.config.ema))}
+        decay = {"weight_decay": 1e-2, "decay": True}
+        return {
+            "student": Role(
+                "teacher", change=change, lr=self.config.lr, warmup=50, ema=average, **decay
+            )
+        }
+
+    def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
+        data, student = batch["data"], roles["student"]
+        x_0, cond, mask = data["x_0"], data["cond"], data.get("mask")
+        if self.config.drop and self.uncond:
+            cond = guidance.drop(cond, self.uncond, self.config.drop, rng)
+        eps = self.path.noise(x_0.shape, rng)
+        t = TIMES[self.config.time](self.path, x_0.shape[:1], rng)
+        x_t = self.path.add_noise(x_0, eps, t)
+        style = rng.integers(0, self.teachers, x_0.shape[:1])
+        names = self._features(roles["teacher"])
+        with torch.no_grad():
+            target, wanted = self._taught(roles, x_t, t, cond, style, names)
+        told = {**cond, "style": style}
+        inside = [name.replace("network.", "network.networks.0.", 1) for name in names]
+        prediction, features = student.trace(x_t, t, told, student.kind, inside)
+        losses = {"prediction": terms.squared(prediction, target, mask).mean()}
+        losses["total"] = losses["prediction"]
+        if names:
+            pairs = zip(features.values(), wanted.values(), strict=True)
+            errors = [terms.squared(mine, theirs).mean() for mine, theirs in pairs]
+            losses["features"] = torch.stack(errors).mean()
+            losses["total"] = losses["total"] + self.config.feature * losses["features"]
+        return losses
+
+    def _features(self, teacher: Any) -> tuple[str, ...]:
+        return (self.config.features or blocks(teacher)) if self.config.feature else ()
+
+    def _taught(
+        self,
+        roles: Roles,
+        x_t: Tensor,
+        t: Tensor,
+        cond: guidance.Cond,
+        style: Tensor,
+        names: tuple[str, ...],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """(prediction, {name: (b, tokens, d)}) of each row by the teacher of its style."""
+        kind, rows, values, traced = roles["student"].kind, [], [], []
+        for i in range(self.teachers):
+            here = (style == i).nonzero()[:, 0]
+            if len(here):
+                own = {name: value[here] for name, value in cond.items()}
+                teacher = roles[base.teacher_name(i)]
+                value, features = teacher.trace(x_t[here], t[here], own, kind, names)
+                rows.append(here)
+                values.append(value)
+                traced.append(features)
+        order = torch.cat(rows).argsort()
+        features = {name: torch.cat([each[name] for each in traced])[order] for name in names}
+        return torch.cat(values)[order], features
+
+    def sampler(self) -> Sampler:
+        return Sampler(steps=self.config.steps or STEPS, times=self.config.times or None)

@@ -1,0 +1,110 @@
+"""Clips of small pictures with an action for every frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genkit import terms
+from genkit.data import load
+from genkit.data.base import Samples
+from genkit.modalities.base import Modality
+from genkit.modalities.film import write_strips
+
+PART = 32  # clips made at once, whose past is kept
+LASTING = 1000  # frames of the long clip in which a few-step pipeline shows whether it drifts
+LASTING_STEPS = 4  # the most evaluations a frame may take for that
+
+
+@dataclass(frozen=True)
+class ActionClips(Modality):
+    """Clips (f, c, s, s) in [-1, 1], to each frame of which an action led. actions: what held-out
+    clips are asked to follow, (m, f)."""
+
+    num_actions: int = 5
+    actions: Tensor | None = None
+
+    @classmethod
+    def of(cls, data: Samples) -> ActionClips:
+        """The modality of a data set of clips with actions, which has a test split."""
+        latent = tuple(data.x_0.shape[1:])
+        none = {"action": torch.full((1, latent[0]), data.num_classes)}
+        held_out = load(data.name, "test").cond["action"]
+        distance = terms.pseudo_huber_by_frame
+        return cls(data.name, latent, none, distance, "velocity", data.num_classes, held_out)
+
+    def asked(self, n: int) -> Tensor:
+        assert self.actions is not None, "the modality of a data set has its actions"
+        return self.actions[torch.arange(n) % len(self.actions)]
+
+    def cond(self, n: int) -> dict[str, Tensor]:
+        return {"action": self.asked(n)}
+
+    @property
+    def preview_n(self) -> int:
+        return 6
+
+    def preview_cond(self) -> dict[str, Tensor]:
+        # Two clips of each string of actions.
+        return {"action": self.asked(self.preview_n // 2).repeat_interleave(2, 0)}
+
+    def training_cond(self, n: int) -> dict[str, Tensor]:
+        known = load(self.name).cond["action"]
+        return {"action": known[torch.arange(n) % len(known)]}
+
+    def network(self) -> Any:
+        from genkit.networks.causal_video import CausalVideoTransformer
+
+        frames, channels, size, _ = self.latent
+        return CausalVideoTransformer(channels, size, frames, self.num_actions)
+
+    def pipeline(self, network: Any, scheduler: Any) -> Any:
+        from genkit_pipelines.video.interactive import InteractiveVideoPipeline
+
+        return InteractiveVideoPipeline(network, scheduler)
+
+    def generate(
+        self,
+        pipeline: Any,
+        asked: Any,
+        generators: list[torch.Generator],
+        steps: int,
+        guidance: float,
+    ) -> Tensor:
+        if guidance != 1:
+            raise ValueError(f"guidance is {guidance:g}; clips are made without, give 1")
+        parts = [
+            pipeline(
+                actions=asked[first : first + PART].tolist(),
+                num_inference_steps=steps,
+                generator=generators[first : first + PART],
+                output_type="latent",
+            ).frames
+            for first in range(0, len(asked), PART)
+        ]
+        return torch.cat(parts)
+
+    def lasting(self, pipeline: Any, steps: int, seed: int) -> dict[str, float]:
+        """How a clip of LASTING frames holds, for a pipeline of few steps."""
+        from genkit.metrics.clips import endurance
+
+        if steps > LASTING_STEPS:
+            return {}
+        actions = long_actions(self.asked(LASTING // self.latent[0] + 1), LASTING)
+        pipeline.reset(seed)
+        frames = pipeline.rollout(actions, steps, output_type="latent").frames[0].clamp(-1, 1)
+        real = load(self.name, "test").x_0[:50].flatten(0, 1)
+        return {f"lasting_{k}": v for k, v in endurance(frames, actions, real).items()}
+
+    def render(self, rows: Mapping[str, Tensor], stem: Path) -> Path:
+        return write_strips(rows, stem)
+
+
+def long_actions(strings: Tensor, frames: int) -> list[int]:
+    """`frames` actions: the strings (n, f) one after the other."""
+    return strings.flatten()[:frames].tolist()

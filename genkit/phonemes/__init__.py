@@ -1,0 +1,5 @@
+"""English text as phonemes: a dictionary, letter-to-sound rules of our own, numbers read out."""
+
+from genkit.phonemes.reading import SYMBOLS, has_dictionary, ids, phonemes, sentences
+
+__all__ = ["SYMBOLS", "has_dictionary", "ids", "phonemes", "sentences"]
