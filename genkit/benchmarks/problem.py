@@ -28,8 +28,9 @@ from genkit.denoisers.calls import network_call
 from genkit.guidance import Cond
 from genkit.lora import adapted
 from genkit.methods.base import Method, Role, Stage, begin_student
+from genkit.networks.size import parsed, resized
 from genkit.rng import generator, sample_generators, sample_noise
-from genkit.sampling import Sampler
+from genkit.sampling import Sampler, starting_scale
 from genkit.settings import Settings
 from genkit.training.config import TrainerConfig
 from genkit.training.meter import Meter, counted
@@ -114,7 +115,9 @@ class Problem:
     nothing: int
     build: Callable[[], nn.Module]
     batch: int = 64
-    _made: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    _made: dict[tuple[int, int, int], list[tuple[Tensor, Tensor, Tensor]]] = field(
+        default_factory=dict
+    )
 
     def fresh(self) -> NetworkDenoiser:
         """A fresh student."""
@@ -131,36 +134,53 @@ class Problem:
         """The condition of none."""
         return {"label": torch.tensor([self.nothing])}
 
-    def pairs(self, teacher: Denoiser, n: int, steps: int, order: int) -> tuple[TensorStream, Cost]:
-        """n pairs of a teacher, and what they cost. Those of the exact one are made once, and cost
-        their evaluations each time."""
+    def pairs(
+        self, teacher: Denoiser, n: int, steps: int, order: int, points: int = 0
+    ) -> tuple[TensorStream, Cost]:
+        """n pairs of a teacher, with `points` of its path as a Stage asks for them, and what they
+        cost. Those of the exact one are made once, and cost their evaluations each time."""
+        if points and steps % points:
+            raise ValueError(f"pair_steps is {steps}, which {points} points do not divide")
         began, cost, parts = time.perf_counter(), Cost(), -(-n // PART)
+        asked = steps, order, points
         if isinstance(teacher, ExactTeacher):
-            made = self._made.setdefault((steps, order), [])
+            made = self._made.setdefault(asked, [])
             while len(made) < parts:
-                made.append(self._pairs(teacher, PART * len(made), PART, steps, order))
+                made.append(self._pairs(teacher, PART * len(made), PART, *asked))
             cost.evaluations = n * steps
         else:
             with counted(teacher) as cost:
                 made = [
-                    self._pairs(teacher, PART * k, min(PART, n - PART * k), steps, order)
+                    self._pairs(teacher, PART * k, min(PART, n - PART * k), *asked)
                     for k in range(parts)
                 ]
-        eps, x_0 = (torch.cat(each)[:n] for each in zip(*made[:parts], strict=True))
+        eps, x_0, x_t = (torch.cat(each)[:n] for each in zip(*made[:parts], strict=True))
         cost.seconds = time.perf_counter() - began
-        return TensorStream({"eps": eps, "x_0": x_0, "cond": self.cond(n)}), cost
+        told = {"eps": eps, "x_0": x_0, "cond": self.cond(n)}
+        if points:
+            t = teacher.path.grid(points).float().expand(n, points)
+            told["path"] = {"x_t": x_t, "t": t}
+        return TensorStream(told), cost
 
     @torch.no_grad()
     def _pairs(
-        self, teacher: Denoiser, first: int, count: int, steps: int, order: int
-    ) -> tuple[Tensor, Tensor]:
-        """(eps, x_0) of the pairs from number `first` on."""
+        self, teacher: Denoiser, first: int, count: int, steps: int, order: int, points: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(eps, x_0, x_t (count, points, ...)) of the pairs from number `first` on."""
         sampler = Sampler(steps, order=order)
         scheduler = hub.make_scheduler(sampler, teacher.path, teacher.kind, teacher.time_scale)
         generators = sample_generators(PAIR_SEED, count, first)
         cond = {name: value[first:] for name, value in self.cond(first + count).items()}
         eps = sample_noise(self.latent, generators)
-        return eps, teacher.sample(eps, cond, scheduler, steps, generators)
+        seen = [eps * starting_scale(scheduler)] if points else [eps[:, :0]]
+
+        def look(i: int, timestep: Tensor, x: Tensor) -> Tensor:
+            if points and (i + 1) % (steps // points) == 0 and i + 1 < steps:
+                seen.append(x)
+            return x
+
+        x_0 = teacher.sample(eps, cond, scheduler, steps, generators, look)
+        return eps, x_0, torch.stack(seen, 1)
 
 
 @dataclass(frozen=True)
@@ -242,6 +262,8 @@ class Training:
 
     def plan(self, budget: Budget) -> Plan:
         """Its steps and pairs under a budget. ValueError where it cannot, or is refused."""
+        if class_of(self.name).merges:
+            raise ValueError(f"{self.name} merges several teachers, and a bench has one")
         method, settings = self.method(), self.settings
 
         def train(config: TrainerConfig, pairs: int, meter: Meter) -> None:
@@ -288,14 +310,17 @@ class Training:
         def renew(teacher: Denoiser, stage: Stage, number: int) -> Stream:
             if not self.paired:
                 return streams["pairs"]
-            made, cost = problem.pairs(teacher, pairs, around.pair_steps, around.pair_order)
+            how = around.pair_steps, around.pair_order, stage.points
+            made, cost = problem.pairs(teacher, pairs, *how)
             meter.made[f"pairs {number}"] = cost
             return made
 
-        teacher, rank = None, around.lora
+        teacher, rank, size = None, around.lora, parsed(around.student_size)
         if begun is not None:
-            if rank:
-                begin_student(method, lambda start: adapted(start, rank))
+            if size:
+                begin_student(method, lambda start: resized(start, size))  # type: ignore[arg-type]
+            elif rank:
+                begin_student(method, lambda start: start, lambda network: adapted(network, rank))
             declared = _from_start(method.nets(), begun)
             method.nets = lambda: declared  # type: ignore[method-assign]
             teacher = ExactTeacher(copy.deepcopy(problem.density), begun.copy())

@@ -44,6 +44,9 @@ class Method(base.Method):
             "pairs": 40_000,
             "pair_steps": 8,
         },
+        "analytic-digits": {"student_size": ("width=192", "depth=3")},
+        "spectral-fields": {"student_size": ("width=48", "depth=2")},
+        "conditional-variance": {"student_size": ("width=96", "depth=3")},
     }
 
     @dataclass

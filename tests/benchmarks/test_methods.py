@@ -51,11 +51,11 @@ def test_every_method_that_distils_is_there():
 
 
 def test_trainings_are_as_few_as_can_be(tiny):
-    asked = Settings(methods=("regression", "consistency", "dmd2"), seeds=5, few_seeds=2)
+    asked = Settings(methods=("sid", "consistency", "dmd2"), seeds=5, few_seeds=2)
     works = list(trainings(asked, BENCH))
     sampled = {(work.name, work.steps): work.sampled for work in works}
     assert sampled == {
-        ("regression", None): (1,),
+        ("sid", None): (1,),
         ("consistency", 1): (1, 2, 4),
         ("dmd2", 1): (1,),
         ("dmd2", 2): (2,),

@@ -44,6 +44,14 @@ def test_pairs_follow_the_exact_flow_and_cost_the_same_each_time(problem, begun,
         again, cost = problem.pairs(teacher, 60, 25, 3)
     assert cost.evaluations == 60 * 25
     assert torch.equal(again.tensors["x_0"], tensors["x_0"][:60])
+    path = problem.pairs(teacher, 60, 24, 3, 2)[0].tensors["path"]
+    assert path["t"][0].tolist() == [1.0, 0.5] and torch.equal(
+        path["x_t"][:, 0], tensors["eps"][:60]
+    )
+    half = problem.density.flow_map(
+        tensors["eps"][:60].double(), ones[:60], ones[:60] / 2, problem.cond(60), 32
+    )
+    assert (path["x_t"][:, 1] - half).abs().mean() < 0.03
     other, cost = problem.pairs(begun.network, 60, 5, 3)
     assert cost.evaluations == 60 * 5
     assert not torch.equal(other.tensors["x_0"], tensors["x_0"][:60])
@@ -121,6 +129,8 @@ def test_presets_are_read_under_the_problems_name(problem, monkeypatch):
     assert (settings.run.pair_steps, settings.trainer.batch_size) == (3, 16)
     with pytest.raises(ValueError, match="did you mean 'lr'"):
         Training("regression", problem, None, {"lt": 1}).plan(Budget(evaluations=1000))
+    with pytest.raises(ValueError, match="merges several teachers"):
+        Training("dmm", problem, None).plan(Budget(evaluations=1000))
 
 
 def test_low_rank_students_begin_as_the_start(problem, begun):
