@@ -13,6 +13,7 @@ import importlib.util
 import math
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,11 @@ class MelFeatures:
         return torch.cat(parts)
 
 
+def heard_here() -> bool:
+    """Whether the recogniser's package is there."""
+    return importlib.util.find_spec("pocketsphinx") is not None
+
+
 class WordLoop:
     """pocketsphinx listening for any sequence of `words`, all equally likely; ValueError without
     the package.
@@ -168,15 +174,20 @@ class SpeechFigures:
             rows.append((distortion(made, real), variance_ratio(made, real), off))
         names = ("mcd", "gv_ratio", "length_error")
         figures: dict[str, float] = dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))
-        if importlib.util.find_spec("pocketsphinx") is not None:
+        if heard_here():
             figures["word_error"] = self._word_error(samples, asked)
         return figures
 
+    @cached_property
+    def loop(self) -> WordLoop:
+        """The recogniser of this vocabulary, which takes seconds to make."""
+        return WordLoop(self.vocabulary)
+
     def _word_error(self, samples: Tensor, asked: Sequence[Said]) -> float:
-        loop, wrong, total = WordLoop(self.vocabulary), 0, 0
+        wrong, total = 0, 0
         for mel, (text, _) in zip(samples[:RECOGNISED], asked, strict=False):
             said = words_of(text)
-            wrong += edits(said, loop.hear(self.sound(mel)))
+            wrong += edits(said, self.loop.hear(self.sound(mel)))
             total += len(said)
         return wrong / max(total, 1)
 
