@@ -55,8 +55,9 @@ class AutoRegressive(nn.Module):
         return _Cache()
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        x, now, cache = wide(x_t), wide(t), cond.get("cache")
+        x, now = wide(x_t), wide(t)
         past: Any = cond.get("past")
+        cache: Any = cond.get("cache")
         seen = x if past is None else wide(past)
         when = now if past is None else wide(cond["past_timestep"])
         belief = cache.beliefs[-1] if cache is not None and cache.beliefs else None

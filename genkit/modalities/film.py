@@ -61,9 +61,9 @@ def write_clip(frames: Sequence[Any], stem: Path) -> Path:
 
 
 def _write_mp4(frames: Sequence[Any], file: Path) -> Path:
-    import av
     from PIL import Image
 
+    av: Any = importlib.import_module("av")
     width, height = (SCALE * side for side in frames[0].size)
     with av.open(str(file), "w") as container:
         stream: Any = container.add_stream("libx264", rate=RATE)
