@@ -5,7 +5,7 @@ a short dense training; then, at equal seeds, its dense samples stand beside tho
 pattern, with steps or layers left dense; then both are trained on for as long again, dense (the
 control) and with the pattern.
 
-    python scripts/attention_quality.py --out docs/figures      about 25 minutes on two cores
+    python scripts/attention_quality.py --out docs/figures      about an hour on two cores
 
 Judged at 32x32 (pictures averaged 2x2) by the detector of the emoji scenes, on validation prompts:
 the pictures at 64x64 are the same scenes, drawn larger. `apart`: root mean square difference to the
