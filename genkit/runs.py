@@ -109,20 +109,24 @@ class Teacher:
             seen = [noise[rows] * starting_scale(scheduler)] if points else []
 
             def keep(i: int, timestep: Tensor, x: Tensor, seen: list[Tensor] = seen) -> Tensor:
-                if (i + 1) % every == 0:
+                if (i + 1) % every == 0 and i + 1 < self.steps:
                     seen.append(x.cpu())
                 return x
 
             with torch.no_grad():
-                denoiser.sample(
-                    noise[rows].to(device), part, scheduler, self.steps, generators[rows], keep
+                x_0 = denoiser.sample(
+                    noise[rows].to(device),
+                    part,
+                    scheduler,
+                    self.steps,
+                    generators[rows],
+                    keep if points else None,
                 )
-            parts.append(torch.stack(seen, 1))
-        whole = torch.cat(parts)
-        found = {"x_0": whole[:, -1]}
+            kept = {"x_t": torch.stack(seen, 1)} if points else {}
+            parts.append({"x_0": x_0.cpu(), **kept})
+        found = {name: torch.cat([each[name] for each in parts]) for name in parts[0]}
         if points:
-            t = denoiser.path.grid(points).float().expand(len(whole), points)
-            found |= {"x_t": whole[:, :-1], "t": t}
+            found["t"] = denoiser.path.grid(points).float().expand(len(found["x_0"]), points)
         return found
 
 

@@ -13,7 +13,7 @@ of evaluation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -70,8 +70,17 @@ class CausalDenoiser(NetworkDenoiser):
         scheduler: Any,
         steps: int | None = None,
         generator: Generators = None,
+        callback: Callable[[int, Tensor, Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Roll-outs (b, f, ...) from noise (b, f, ...): frame by frame, each by `scheduler`."""
+        """Roll-outs (b, f, ...) from noise (b, f, ...): frame by frame, each by `scheduler`.
+
+        ValueError for a callback after every step, which a whole roll-out has none of.
+        """
+        if callback is not None:
+            raise ValueError(
+                "a roll-out is made frame by frame, and has no points on the way of the whole; "
+                "learn its end alone (steps 1)"
+            )
         clips, frames = self.rollout(len(noise)), []
         for i in range(noise.shape[1]):
             eps, now = noise[:, i : i + 1], frame_of(cond, i)

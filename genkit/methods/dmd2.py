@@ -211,7 +211,8 @@ class Method(base.Method):
         noise, which a learning fake may not."""
         shift = self.config.shift if self.config.critic == "fake" else 1.0
         x_t, eps, t = self._noised(x_0, rng, 0.0, 1.0, shift)
-        return self._logits(roles, x_t, t, roles["teacher"].given(x_0, cond, eps))[0]
+        seen = roles[self.config.critic].given(x_0, cond, eps)
+        return self._logits(roles, x_t, t, seen)[0]
 
     def _critics(self, roles: Roles, batch: Batch, rng: Rng) -> Losses:
         """Denoising score matching of the fake on the student's samples, and the head's loss."""
