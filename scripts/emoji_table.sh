@@ -18,6 +18,6 @@ genkit train-distill regression --teacher emoji-teacher --out runs/emoji-regress
 genkit evaluate runs/emoji-regression/pipeline --steps 1 --mixed-precision bf16 \
   --json "$figures/emoji-regression.json"
 # The teacher's fewest steps, by the best solver, that are as good as the student.
-genkit evaluate emoji-onestep --steps 4,6,8,12,16 --orders 1,3 --guidance "${FOLLOWS:-2}" \
+genkit evaluate emoji-onestep --steps 4,6,8,12 --orders 1,3 --guidance "${FOLLOWS:-2}" -n 1000 \
   --seeds 0 --bootstraps 10 --mixed-precision bf16 --json "$figures/emoji-solvers.json"
 genkit bench latency --student emoji-onestep --steps 4,8,50 --out "$figures/emoji-latency.json"
