@@ -9,6 +9,7 @@ pocketsphinx with a loop over the words there are (the extra `metrics`), left ou
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import math
 import tempfile
@@ -110,10 +111,10 @@ class WordLoop:
 
     def __init__(self, words: Sequence[str]) -> None:
         try:
-            from pocketsphinx import Decoder
+            decoder: Any = importlib.import_module("pocketsphinx").Decoder
         except ImportError as error:
             raise ValueError("word errors need pocketsphinx: pip install pocketsphinx") from error
-        dictionary = Decoder(lm=None, loglevel="FATAL")
+        dictionary = decoder(lm=None, loglevel="FATAL")
         known = [word for word in words if dictionary.lookup_word(word) is not None]
         share = -math.log10(len(known) + 1)
         lines = [f"{share:.6f} {word}" for word in ("</s>", *known)]
@@ -121,7 +122,7 @@ class WordLoop:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "loop.lm"
             file.write_text(head + "\n".join(lines) + "\n\n\\end\\\n")
-            self.decoder: Any = Decoder(lm=str(file), loglevel="FATAL", lw=WORD_WEIGHT)
+            self.decoder: Any = decoder(lm=str(file), loglevel="FATAL", lw=WORD_WEIGHT)
 
     def hear(self, audio: Tensor) -> list[str]:
         """The words of samples (n,) at 16 kHz."""
