@@ -69,7 +69,9 @@ def _widened(denoiser: NetworkDenoiser, known: Wider, missing: str, two_time: bo
         nn.init.zeros_(wider.get_parameter(key))
     if isinstance(network, AttentionMixin):
         wider.set_attn_processor(network.attn_processors)
-    wider = wider.to(first.device, first.dtype).train(denoiser.network.training)
+    # nn.Module's own: diffusers' warns of parts to keep in float32 even where there are none.
+    nn.Module.to(wider, first.device, first.dtype)
+    wider.train(denoiser.network.training)
     return NetworkDenoiser(
         wider, denoiser.call, denoiser.path, denoiser.kind, denoiser.time_scale, two_time
     )
