@@ -64,11 +64,8 @@ def run(argv: list[str]) -> int:
         "guidance_scale": asked.guidance,
         "speaker": asked.speaker,
         "speed": asked.speed,
+        "style": chosen(asked.style) if asked.style else None,
     }
-    if asked.style:
-        if "style" not in inspect.signature(type(pipeline).__call__).parameters:
-            raise ValueError(f"{type(pipeline).__name__} has no styles; leave --style out")
-        optional["style"] = chosen(asked.style)
     given = {name: value for name, value in optional.items() if value is not None}
     _check_taken(pipeline, given)
     made = pipeline(

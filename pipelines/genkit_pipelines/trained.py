@@ -13,7 +13,7 @@ import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
-from torch import Tensor, nn
+from torch import Tensor
 
 from genkit import hub
 from genkit.guidance import guide
@@ -21,7 +21,6 @@ from genkit.networks.styled import mixed
 from genkit.sampling import Evaluate, Generators, sample
 from genkit.schedulers.grid import PathGrid
 
-ALIGNMENT = 64  # bytes, of torch's own allocations
 OUTPUTS = ("pil", "np", "pt", "latent")
 AfterStep = Callable[..., dict[str, Tensor]]
 
@@ -48,11 +47,7 @@ class TrainedPipeline(DiffusionPipeline):
     ) -> Any:
         """A folder, a shipped name or a hub id, with its trained defaults; else a ValueError."""
         folder = hub.resolve(pretrained_model_name_or_path)
-        pipeline = hub.load(folder, super().from_pretrained, **kwargs)
-        for part in pipeline.components.values():
-            if isinstance(part, nn.Module):
-                align(part)
-        return pipeline
+        return hub.load(folder, super().from_pretrained, **kwargs)
 
     @property
     def guidance_scale(self) -> float:
@@ -192,14 +187,6 @@ class TrainedPipeline(DiffusionPipeline):
         # Stock schedulers have no path of ours, and Gaussian noise.
         ours = isinstance(self.scheduler, PathGrid)
         return self.scheduler.path.prior(noise) if ours else noise
-
-
-def align(module: nn.Module) -> None:
-    """Let the weights lie in memory as those a trainer made do: read from a file they begin
-    anywhere, and some matrix products then round otherwise."""
-    for each in [*module.parameters(), *module.buffers()]:
-        if each.data_ptr() % ALIGNMENT:
-            each.data = each.data.clone()
 
 
 def tensor_inputs(callback: AfterStep | None, named: Sequence[str]) -> Sequence[str]:
