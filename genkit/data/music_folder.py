@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,4 +126,9 @@ def read_music_folder(folder: Path, split: str = "train", name: str = "") -> Sam
     if not rows:
         raise ValueError(f"{folder} holds no music of the split {split!r}; add some")
     instruments = sorted({str(x.known["instrument"]) for x in every if x.known.get("instrument")})
-    return gather(_pieces(rows), name or str(folder), instruments)
+    found = gather(_pieces(rows), name or str(folder), instruments)
+    if split != "train" or not any(each.split == "test" for each in every):
+        return found
+    # Only what is said of them: their sounds are read when they are measured against.
+    kept = read_music_folder(folder, "test", name)
+    return replace(found, held_out=kept.captions, held_out_cond=kept.cond)

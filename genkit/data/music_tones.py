@@ -6,6 +6,8 @@ The songs are those of `genkit.data.songs`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -62,12 +64,9 @@ def sound(song: Song, seconds: float, rng: np.random.RandomState) -> Tensor:
     return torch.from_numpy(0.6 * total / np.abs(total).max()).float()
 
 
-def load(split: str = "train", n: int | None = None) -> Samples:
-    """The songs of a split, LENGTH frames each."""
-    if split not in COUNT:
-        raise ValueError(f"{NAME} has no split {split!r}; choose one of {', '.join(COUNT)}")
+def _gathered(split: str, n: int) -> Samples:
     seconds, pieces = LENGTH * HOP / RATE, []
-    for number in range(n or COUNT[split]):
+    for number in range(n):
         song = compose(split, number, seconds)
         rng = np.random.RandomState([len(split), number])
         audio = sound(song, seconds + 1 / RATE, rng)
@@ -75,3 +74,14 @@ def load(split: str = "train", n: int | None = None) -> Samples:
             Piece(audio, song.text, song.key, song.instrument, song.plan.bpm, song.plan)
         )
     return gather(pieces, NAME, list(INSTRUMENTS), LENGTH)
+
+
+def load(split: str = "train", n: int | None = None) -> Samples:
+    """The songs of a split, LENGTH frames each."""
+    if split not in COUNT:
+        raise ValueError(f"{NAME} has no split {split!r}; choose one of {', '.join(COUNT)}")
+    found = _gathered(split, n or COUNT[split])
+    if split != "train":
+        return found
+    kept = _gathered("test", COUNT["test"])
+    return replace(found, held_out=kept.captions, held_out_cond=kept.cond)
