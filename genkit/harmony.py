@@ -27,11 +27,12 @@ INTRO, OUTRO = 0, 3
 _NAME = re.compile(r"\s*([a-gA-G])\s*([#b♯♭]?)\s*(major|minor|maj|min|m|)\s*", re.IGNORECASE)
 _DEGREES = {
     "I": 0, "ii": 14, "iii": 16, "IV": 5, "V": 7, "vi": 21,
-    "i": 12, "III": 3, "iv": 17, "VI": 8, "VII": 10,
+    "i": 12, "iv": 17, "VI": 8, "VII": 10,
 }  # fmt: skip
 _LOOPS = {
-    False: ("I V vi IV", "I vi IV V", "ii V I vi", "I IV ii V", "vi IV I V", "I iii IV V"),
-    True: ("i VI III VII", "i iv VII III", "i VII VI V", "i iv i V", "i VI iv V"),
+    # All tell their key: those of minor have its own dominant (Am F C G would be C major's too).
+    False: ("I V vi IV", "I vi IV V", "I IV ii V", "I iii IV V", "I IV I V"),
+    True: ("i VII VI V", "i iv i V", "i VI iv V", "i iv VI V"),
 }
 # What a frame is told: sine and cosine of three phases, the section, whether the piece is over,
 # the chord's notes, its root, nearness of beginning and end, and that all this is known.

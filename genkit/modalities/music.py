@@ -265,7 +265,7 @@ class Music(Modality):
 
         real, train = load(self.name, split), load(self.name, "train")
         return music_reference(
-            self.name, _sounds(real), _sounds(train), _held_out(real), FRAMES, self._round_trip
+            self.name, _sounds(real), _sounds(train), _held_out(real), self._round_trip
         )
 
     def _round_trip(self, sounds: Tensor) -> Tensor:
