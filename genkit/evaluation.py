@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from genkit.metrics import Reference
 
 # Columns of the table and figures compared between seeds, where the data set's rows hold them.
-OWN = ("follows", "obeys", "kurtosis", "word_error", "mcd", "gv_ratio")
+OWN = ("follows", "obeys", "kurtosis", "word_error", "mcd", "gv_ratio", "key", "tempo", "chords")
 SHOWN = (*OWN, "fd", "sw", "mmd", "recall", "precision", "seconds_per_sample")
 SPREAD = (*OWN, "fd", "sw", "mmd", "kid", "recall")
 
