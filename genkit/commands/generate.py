@@ -19,7 +19,6 @@ import tyro
 
 from genkit.commands.flags import parse
 
-
 FLAGS = {"audio_end_in_s": "seconds"}  # of arguments that are called otherwise here
 
 

@@ -39,8 +39,11 @@ def _hit(note: Note, rng: np.random.RandomState) -> np.ndarray:
     time = np.arange(int(0.12 * RATE)) / RATE
     level = (note.loudness / 127) ** 2
     if note.pitch < 37:
-        return level * 1.5 * np.sin(2 * np.pi * (45 * time - 8 * np.exp(-time * 30))) * (
-            np.exp(-time * 25)
+        return (
+            level
+            * 1.5
+            * np.sin(2 * np.pi * (45 * time - 8 * np.exp(-time * 30)))
+            * (np.exp(-time * 25))
         )
     noise = np.diff(rng.randn(len(time)), prepend=0.0)
     return level * 0.35 * noise * np.exp(-time * (60 if note.pitch > 40 else 30))
@@ -70,9 +73,7 @@ def _gathered(split: str, n: int) -> Samples:
         song = compose(split, number, seconds)
         rng = np.random.RandomState([len(split), number])
         audio = sound(song, seconds + 1 / RATE, rng)
-        pieces.append(
-            Piece(audio, song.text, song.key, song.instrument, song.plan.bpm, song.plan)
-        )
+        pieces.append(Piece(audio, song.text, song.key, song.instrument, song.plan.bpm, song.plan))
     return gather(pieces, NAME, list(INSTRUMENTS), LENGTH)
 
 

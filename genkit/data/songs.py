@@ -130,9 +130,7 @@ def _bass(plan: Plan, rng: np.random.RandomState) -> list[Note]:
         for place, length in pattern:
             pitch = root if place == 0 or rng.rand() < 0.7 else root + 7
             start = bar * plan.bar_in_s + place * step
-            found.append(
-                Note(start, 0.9 * length * step, int(pitch), _loudness(rng, middle), LOW)
-            )
+            found.append(Note(start, 0.9 * length * step, int(pitch), _loudness(rng, middle), LOW))
     return found
 
 
@@ -163,9 +161,7 @@ def _melody(plan: Plan, key: int, rng: np.random.RandomState) -> list[Note]:
     return found
 
 
-def _drums(
-    plan: Plan, style: dict[int, tuple[int, ...]], rng: np.random.RandomState
-) -> list[Note]:
+def _drums(plan: Plan, style: dict[int, tuple[int, ...]], rng: np.random.RandomState) -> list[Note]:
     step, middle = plan.bar_in_s / 16, rng.uniform(70, 95)
     found = []
     for bar, section in enumerate(plan.sections):

@@ -74,8 +74,8 @@ class _Block(nn.Module):
         self.table = nn.Parameter(torch.zeros(6, width))
 
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
-        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = (
-            (told + self.table)[:, :, None].unbind(1)
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = (told + self.table)[:, :, None].unbind(
+            1
         )
         y = self.qkv(self.norm_1(x) * (1 + scale_1) + shift_1)
         q, k, v = y.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)

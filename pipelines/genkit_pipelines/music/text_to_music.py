@@ -112,9 +112,7 @@ class MusicPipeline(TrainedPipeline):
         known = len(self.network.config["instruments"])
         return self.conditions(text, [absent], [len(KEYS)], [known], 0, frames)
 
-    def _evaluation(
-        self, cond: dict[str, Tensor], uncond: dict[str, Tensor] | None
-    ) -> Evaluate:
+    def _evaluation(self, cond: dict[str, Tensor], uncond: dict[str, Tensor] | None) -> Evaluate:
         def evaluate(x: Tensor, timestep: Tensor) -> Tensor:
             if uncond is None or self._guidance_scale == 1:
                 return music(self.network, x, timestep, cond)
@@ -136,7 +134,9 @@ class MusicPipeline(TrainedPipeline):
             return [following(chords, bpm, seconds)] * n
         every = given if isinstance(given, Sequence) else [given] * n
         seeds = [0 if each is None else each.initial_seed() for each in every]
-        return [planned(key_number(key), bpm, seconds, Random(seed).getrandbits(31)) for seed in seeds]
+        return [
+            planned(key_number(key), bpm, seconds, Random(seed).getrandbits(31)) for seed in seeds
+        ]
 
     def _check(self, prompt: Any, seconds: float, many: int, output_type: str) -> list[str]:
         """The prompts of a call; ValueError for what it cannot use."""
