@@ -94,7 +94,7 @@ def main() -> None:
     counts = dict(zip(SPLITS, (train, few, few), strict=True))
     jobs = [(split, number) for split, count in counts.items() for number in range(count)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        lines = list(pool.map(lambda job: render(asked.out, *job, asked.font), jobs))
+        lines = list(pool.map(lambda job: render(asked.out, job[0], job[1], asked.font), jobs))
     (asked.out / TABLE).write_text("".join(json.dumps(line) + "\n" for line in lines))
     print(f"{len(lines)} songs, {len(lines) * SECONDS / 3600:.2f} h, in {asked.out}")
 

@@ -1,6 +1,6 @@
 """Train the small autoencoder of music on a data set: sound to 21.5 latents a second, and back.
 
-    python scripts/train_music_codec.py --data music --out runs/music-codec --steps 6000
+    python scripts/train_music_codec.py --data music --out runs/music-codec --steps 4000
 
 DATA is a data set of music or a folder of it. First the STFT loss of several resolutions and the L1
 of log-mels (`--alone` of the steps), then small discriminators with them; the encoder learns
@@ -34,6 +34,7 @@ from genkit.networks.discriminators import (
 from genkit.networks.music_codec import LATENT, MusicCodec
 
 MEL, FEATURE = 15.0, 2.0  # weights beside the STFT loss and the adversarial one
+JUDGED = 8192  # samples of a crop that judges see, who cost more than all the rest
 
 
 def crops(data: Samples, rng: np.random.RandomState, count: int, frames: int) -> Tensor:
@@ -65,7 +66,7 @@ def step_losses(
     near = (log_mel(made, MUSIC) - log_mel(real, MUSIC)).abs().mean() / (2 * MUSIC.std)
     losses = {"stft": stft_loss(made, real).mean(), "mel": MEL * near, "kl": kl * divergence}
     if judged:
-        fooled, features = generator_loss(judges(real), judges(made))
+        fooled, features = generator_loss(judges(real[:, :JUDGED]), judges(made[:, :JUDGED]))
         losses |= {"adversarial": fooled.mean(), "features": FEATURE * features.mean()}
     return losses, made, real
 
@@ -113,7 +114,8 @@ def train(asked: argparse.Namespace) -> MusicCodec:
         optimizers[0].step()
         if judged:
             optimizers[1].zero_grad(set_to_none=True)
-            discriminator_loss(judges(real), judges(made.detach())).mean().backward()
+            shown = real[:, :JUDGED], made.detach()[:, :JUDGED]
+            discriminator_loss(*(judges(each) for each in shown)).mean().backward()
             optimizers[1].step()
         if (step + 1) % asked.every == 0 or step + 1 == asked.steps:
             settle(codec, data)
@@ -130,8 +132,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="music", help="a data set of music, or a folder")
     parser.add_argument("--out", type=Path, default=Path("runs/music-codec"))
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--alone", type=float, default=0.6, help="share without discriminators")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--alone", type=float, default=0.75, help="share without discriminators")
     parser.add_argument("--batch", type=int, default=6)
     parser.add_argument("--frames", type=int, default=32, help="latents of a crop, but for edges")
     parser.add_argument("--channels", type=int, default=32)

@@ -73,7 +73,8 @@ ARROWS: dict[str, set[str]] = {
     "genkit.catalogue": {"genkit.data", "genkit.hub"},
     "genkit.latents": set(),
     "genkit.lora": {"genkit.methods", "genkit.denoisers.families"},
-    "genkit.settings": {"genkit.methods", "genkit.sampling", "genkit.training", "genkit.catalogue"},
+    "genkit.settings": {"genkit.methods", "genkit.sampling", "genkit.training", "genkit.catalogue"}
+    | {"genkit.data"},
     "genkit.modalities": MATH
     | PARTS
     | {"genkit.data", "genkit.denoisers", "genkit.latents", "genkit.metrics", "genkit_pipelines"}

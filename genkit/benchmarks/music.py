@@ -91,13 +91,12 @@ def song(pipeline: Any, seconds: float, steps: int, guidance: float | None) -> R
 
     marks: list[tuple[float, float]] = []
 
-    def mark(*_: Any, **__: Any) -> dict[str, Any]:
+    def mark(*_: Any) -> None:
         marks.append((time.perf_counter(), time.process_time()))
-        return {}
 
     handles = [
         pipeline.network.register_forward_pre_hook(mark),
-        pipeline.network.register_forward_hook(lambda *a, **k: mark() and None),
+        pipeline.network.register_forward_hook(mark),
     ]
     mark()
     pipeline(

@@ -8,13 +8,14 @@ Listing them reads the files and imports none, so that it costs no torch.
 import ast
 import difflib
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from genkit.data.base import Prompts, Samples
 
-__all__ = ["describe", "load", "names", "open_data"]
+__all__ = ["describe", "load", "names", "open_data", "presets"]
 
 
 def _trees() -> dict[str, ast.Module]:
@@ -36,6 +37,15 @@ def names() -> list[str]:
 def describe(name: str) -> str:
     """One line on the data set `name`. ValueError if there is none of that name."""
     return (ast.get_docstring(_trees()[_known(name)]) or "").partition("\n")[0]
+
+
+def presets(name: str) -> "Mapping[str, Mapping[str, Any]]":
+    """{method: settings} that a data set of ours says its training needs (PRESETS in its file);
+    nothing for other names."""
+    if name not in names():
+        return {}
+    module = importlib.import_module(f"genkit.data.{name.replace('-', '_')}")
+    return getattr(module, "PRESETS", {})
 
 
 def load(name: str, split: str = "train") -> "Samples":
