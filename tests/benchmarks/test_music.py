@@ -1,4 +1,4 @@
-"""`genkit bench music`: a short song of random weights, its parts, and the ceiling of real music."""
+"""`genkit bench music`: a short song of random weights, its parts, real music as a ceiling."""
 
 import json
 

@@ -148,3 +148,38 @@ def test_the_command_line_plays_and_saves(teacher, tmp_path):
     assert many_argument(teacher).startswith("num_waveforms")
     out = teacher(**arguments, num_inference_steps=1, audio_end_in_s=1.0)
     assert [each.name for each in saved(out, tmp_path, 3)] == ["seed3-0000.wav"]
+
+
+def test_the_command_line_is_asked_for_a_piece(teacher, tmp_path, capsys):
+    from genkit.cli import main
+    from genkit.hub import save_pipeline
+
+    facts = {"steps": 1, "guidance": 1.0, "method": "flow_matching", "data": "music-tones"}
+    folder = str(save_pipeline(teacher, tmp_path / "p", facts))
+    asked = ["generate", folder, "flute melody", "--out", str(tmp_path / "out")]
+    told = ["--bpm", "96", "--key", "D minor", "--instrument", "organ", "--chords", "Dm,A"]
+    assert main([*asked, *told, "--seconds", "1.5"]) == 0
+    file = tmp_path / "out" / "seed0-0000.wav"
+    assert str(file) in capsys.readouterr().out and file.stat().st_size == 44 + 2 * 33_075
+    for wrong, said in (
+        (["--bpm", "0"], "bpm is 0"),
+        (["--key", "H"], "no key"),
+        (["--seconds", "7200"], "at most 285"),
+        (["--speaker", "eve"], "takes no --speaker"),
+    ):
+        assert main([*asked, *wrong]) != 0
+        error = capsys.readouterr().err.strip()
+        assert said in error and "\n" not in error, error
+
+
+def test_the_data_set_names_settings_of_its_own():
+    """No method knows it by name; what is given still wins."""
+    from genkit.catalogue import method_class
+    from genkit.settings import Settings
+
+    for name in ("flow_matching", "reflow", "consistency"):
+        held = Settings.of(method_class(name), {}, "music").flat()
+        assert held["batch_size"] == 8 and held["mixed_precision"] == "bf16"
+    given = Settings.of(method_class("consistency"), {"batch_size": 3}, "music").flat()
+    assert given["batch_size"] == 3 and given["guidance"] == 2.0
+    assert Settings.of(method_class("consistency"), {}, "music-tones").flat()["guidance"] is None
