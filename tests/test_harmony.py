@@ -57,7 +57,7 @@ def test_chords_are_those_of_the_key():
 
 def test_no_progression_is_of_two_keys():
     """Else a piece could not tell its key."""
-    held: dict[frozenset, int] = {}
+    held: dict[tuple[int, ...], int] = {}
     for key in range(24):
         for loop in loops(key):
             turns = [loop[i:] + loop[:i] for i in range(4)]
