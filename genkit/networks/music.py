@@ -61,6 +61,14 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     return (far_q @ states / total).reshape(b, heads, -1, d)[:, :, :frames]
 
 
+class _Norm(nn.RMSNorm):
+    """In the precision of what it norms, whose fast path under autocast it would miss."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = None if self.weight is None else self.weight.to(x.dtype)
+        return F.rms_norm(x, self.normalized_shape, weight, self.eps)
+
+
 class _Block(nn.Module):
     def __init__(self, width: int, heads: int, hidden: int, window: int) -> None:
         super().__init__()
@@ -68,7 +76,7 @@ class _Block(nn.Module):
         self.norm_1 = nn.LayerNorm(width, elementwise_affine=False)
         self.norm_2 = nn.LayerNorm(width, elementwise_affine=False)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.norm_q, self.norm_k = (nn.RMSNorm(width // heads) for _ in range(2))
+        self.norm_q, self.norm_k = (_Norm(width // heads) for _ in range(2))
         self.up, self.down = nn.Linear(width, 2 * hidden), nn.Linear(hidden, width)
         self.local = nn.Conv1d(2 * hidden, 2 * hidden, 5, padding=2, groups=2 * hidden)
         self.table = nn.Parameter(torch.zeros(6, width))
