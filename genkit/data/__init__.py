@@ -1,7 +1,7 @@
 """Data sets, found by looking: every file of this folder that defines `load` is one.
 
 A data set's name is its file's name (with - for _), its description the first line of that file's
-docstring.
+docstring. A file may say under METHOD by which method a teacher of it is trained by default.
 Listing them reads the files and imports none, so that it costs no torch.
 """
 
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from genkit.data.base import Prompts, Samples
 
-__all__ = ["describe", "load", "names", "open_data"]
+__all__ = ["default_method", "describe", "load", "names", "open_data"]
+
+METHOD = "flow_matching"  # of data that say nothing
 
 
 def _trees() -> dict[str, ast.Module]:
@@ -36,6 +38,22 @@ def names() -> list[str]:
 def describe(name: str) -> str:
     """One line on the data set `name`. ValueError if there is none of that name."""
     return (ast.get_docstring(_trees()[_known(name)]) or "").partition("\n")[0]
+
+
+def default_method(name: str) -> str:
+    """The method by which a teacher of a data set, or of a folder, is trained unless told."""
+    from genkit.data import speech_folder
+
+    if (tree := _trees().get(name)) is None:
+        return speech_folder.METHOD if speech_folder.is_speech_folder(Path(name)) else METHOD
+    said = [
+        node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and ast.unparse(node.targets[0]) == "METHOD"
+        and isinstance(node.value, ast.Constant)
+    ]
+    return str(said[0]) if said else METHOD
 
 
 def load(name: str, split: str = "train") -> "Samples":

@@ -9,6 +9,7 @@ from genkit.data.cache import cache_folder
 from genkit.data.speech_folder import is_speech_folder, read_speech_folder
 
 NAME = "speech-flite"
+METHOD = "edm"
 
 
 def load(split: str = "train") -> Samples:
