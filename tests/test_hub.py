@@ -100,7 +100,7 @@ def test_committed_pipelines_open_and_sample_as_they_did(name):
         (Sampler(4), TrigFlow(), "velocity", 1000, "FlowScheduler"),
         (Sampler(1, stochastic=True), EDM(), "x_0", 1, "ConsistencyScheduler"),
         (Sampler(4), SD, "eps", 1, "DDIMScheduler"),
-        (Sampler(1, stochastic=True), SD, "v_prediction", 1, "DDIMScheduler"),
+        (Sampler(1, stochastic=True), SD, "v_prediction", 1, "LCMScheduler"),
         (Sampler(5), SD, "x_0", 1, "DDIMScheduler"),
         (Sampler(4), ZERO_SNR, "v_prediction", 1, "DDIMScheduler"),
         (Sampler(4), ZERO_SNR, "eps", 1, "FlowScheduler"),
@@ -154,7 +154,7 @@ def test_ddim_takes_our_steps(kind, steps):
 
 
 @pytest.mark.parametrize("kind", ["eps", "x_0", "v_prediction"])
-@pytest.mark.parametrize("steps", [2, 4, 50])
+@pytest.mark.parametrize("steps", [1, 2, 4, 50])
 def test_lcm_takes_our_steps(kind, steps):
     """With the same noise, and the network's own x_0 at every level; at its usual scale of times
     c_skip and c_out would change that where t is small."""

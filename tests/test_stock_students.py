@@ -113,6 +113,8 @@ def test_a_student_leaves_as_its_teachers_own_class(family: str, tmp_path: Path,
 def test_a_scale_that_is_an_input_is_stable_diffusion_s_own(method, scale, tmp_path, caught):
     """time_cond_proj_dim: the stock pipeline embeds guidance_scale and evaluates once."""
     folder = distil("stable-diffusion", method, tmp_path, steps=1)
+    index = json.loads((folder / "model_index.json").read_text())
+    assert index["scheduler"][1] == ("TCDScheduler" if method == "tcd" else "LCMScheduler")
     facts = json.loads((folder / "model_index.json").read_text())["_genkit"]
     config = json.loads((folder / "unet" / "config.json").read_text())
     assert facts["guidance"] == scale and config["time_cond_proj_dim"] == 256

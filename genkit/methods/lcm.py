@@ -144,4 +144,4 @@ class Method(base.Method):
         return torch.where(expand(s > self.path.t_min, x_s), x_0, x_s)
 
     def sampler(self) -> Sampler:
-        return Sampler(steps=self.config.steps, stochastic=self.config.steps > 1)
+        return Sampler(steps=self.config.steps, stochastic=True)

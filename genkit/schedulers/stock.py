@@ -75,7 +75,7 @@ def _discrete(sampler: Sampler, path: Path, kind: Kind) -> Any | None:
         from diffusers.schedulers.scheduling_tcd import TCDScheduler
 
         return TCDScheduler(**held, original_inference_steps=every)
-    if sampler.stochastic and steps > 1:
+    if sampler.stochastic:  # of one step too: of such a student more may be asked
         if sampler.eta < 1 or steps == every:  # at index 0 LCM answers x_t itself
             return None
         from diffusers.schedulers.scheduling_lcm import LCMScheduler
