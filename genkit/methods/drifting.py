@@ -49,7 +49,7 @@ class Method(base.Method):
         """Weight of the drift in features; 0 leaves it out."""
         features: tuple[str, ...] = ()
         """Submodules of the teacher whose outputs those are; empty: all its blocks."""
-        level: float = 0.1
+        level: float = 0.3
         """How noisy what the teacher takes features of is, on the path's clock from 0 to 1."""
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:

@@ -215,7 +215,7 @@ def test_blocks_with_several_tokens_give_their_mean_and_deviation_too(path):
             return self
 
         def trace(self, x_t, t, cond, kind, names):
-            assert names == ("one", "four") and t.tolist() == pytest.approx([0.1] * 5)
+            assert names == ("one", "four") and t.tolist() == pytest.approx([0.3] * 5)
             return None, {"one": x_t[:, :1], "four": x_t.expand(5, 4, 3) * torch.arange(4)[:, None]}
 
     method = Method(Method.Config(features=("one", "four")), path, (1, 3))
