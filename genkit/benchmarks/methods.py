@@ -49,6 +49,8 @@ class Settings:
     """Network evaluations of every training, teacher pairs included; the start's come on top."""
     seeds: int = 5
     """Seeds of what is trained."""
+    first_seed: int = 0
+    """The first of them. Settings are chosen on 100 and on, and reported on 0 and on."""
     few_seeds: int = 2
     """Seeds of students trained anew for 2 and for 4 steps, which most methods need."""
     steps: tuple[int, ...] = (1, 2, 4)
@@ -68,6 +70,8 @@ class Settings:
                 f"seeds is {self.seeds}, few_seeds {self.few_seeds}, jobs {self.jobs} and n "
                 f"{self.n}; give at least 1 seed, 1 job and 50 samples"
             )
+        if self.first_seed < 0:
+            raise ValueError(f"first_seed is {self.first_seed}; give 0 or more")
         if min(self.steps, default=0) < 1:
             raise ValueError(f"steps are {list(self.steps)}; give numbers from 1 on, such as 1,2,4")
         if Budget.of(self.budget).evaluations is None:
@@ -83,8 +87,9 @@ class Settings:
         return replace(named, budget="20k-nfe", seeds=1, few_seeds=0, steps=(1,), n=500)
 
     def record(self) -> dict[str, Any]:
-        """What must stay the same while rows are added."""
-        return {"budget": self.budget, "n": self.n}
+        """What must stay the same while rows are added: seeds that settings were chosen on never
+        stand beside those that are reported."""
+        return {"budget": self.budget, "n": self.n, "first_seed": self.first_seed}
 
 
 def contenders(asked: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
@@ -204,12 +209,13 @@ def trainings(asked: Settings, bench: str) -> Iterator[Work]:
 def seeds_of(asked: Settings, work: Work) -> range:
     """The seeds of a training: fewer where it is one for 2 or 4 steps alone."""
     alone = work.sampled != asked.steps and min(work.sampled) > min(asked.steps)
-    return range(min(asked.seeds, asked.few_seeds) if alone else asked.seeds)
+    count = min(asked.seeds, asked.few_seeds) if alone else asked.seeds
+    return range(asked.first_seed, asked.first_seed + count)
 
 
 def beside(asked: Settings, bench: str) -> Iterator[Work]:
     """What stands beside the students, for every seed."""
-    for seed in range(asked.seeds):
+    for seed in range(asked.first_seed, asked.first_seed + asked.seeds):
         work = Work(bench, FLOOR, asked.n, asked.budget, seed=seed, sampled=(0,))
         yield work
         yield replace(work, name=TEACHER, sampled=TEACHER_STEPS)
@@ -222,7 +228,7 @@ class Record:
     def __init__(self, asked: Settings) -> None:
         self.file, self.told = Path(asked.json), dict[str, Any]()
         if self.file.exists():
-            self.told = json.loads(self.file.read_text())
+            self.told = {"first_seed": 0} | json.loads(self.file.read_text())
         for name, value in asked.record().items():
             held = self.told.get(name, value)
             if held != value:
@@ -268,7 +274,7 @@ def planned(asked: Settings, record: Record) -> list[Work]:
     for work, plan in spread(plan_one, todo, asked.jobs):
         if "refused" in plan:
             ended = {"fate": REFUSED, "sentence": plan["refused"]}
-            head = {"bench": work.bench, "name": work.name, "seed": 0} | ended
+            head = {"bench": work.bench, "name": work.name, "seed": asked.first_seed} | ended
             record.add([head | {"steps": k} for k in work.sampled])
         else:
             plans[work.key] = plan

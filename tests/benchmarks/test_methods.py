@@ -140,7 +140,26 @@ def test_work_is_spread_over_processes():
     assert {work: told for work, told in spread(repr, todo, 2)} == {w: repr(w) for w in todo}
 
 
+def test_other_seeds_are_another_file(asked):
+    rows = main(replace(asked, seeds=2, methods=("regression", "guidance_distill")))
+    later = replace(asked, seeds=1, first_seed=1, methods=("regression",))
+    with pytest.raises(ValueError, match="first_seed was 0 and is 1"):
+        main(later)
+    theirs = main(replace(later, json=asked.json + "2"))
+    assert {row["seed"] for row in theirs} == {1}
+    assert [row["figures"] for row in theirs] == [
+        row["figures"] for row in rows if row["seed"] == 1 and row["fate"] == FINISHED
+    ], "the same seed is the same, whichever is the first"
+    old = json.loads(open(asked.json).read())
+    del old["first_seed"]  # a file of before there was such a setting
+    open(asked.json, "w").write(json.dumps(old))
+    with pytest.raises(ValueError, match="first_seed was 0 and is 1"):
+        main(later)
+
+
 def test_what_it_refuses():
+    with pytest.raises(ValueError, match="first_seed is -1"):
+        Settings(first_seed=-1)
     with pytest.raises(ValueError, match="at least 1 seed"):
         Settings(seeds=0)
     with pytest.raises(ValueError, match="of evaluations"):
