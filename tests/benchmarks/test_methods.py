@@ -7,6 +7,7 @@ import pytest
 
 from genkit import catalogue
 from genkit.benchmarks import methods
+from genkit.benchmarks.claims import CLAIMS
 from genkit.benchmarks.methods import (
     COLLAPSED,
     FAILED,
@@ -47,7 +48,7 @@ def test_every_method_that_distils_is_there():
     found = contenders()
     every = {n for n, entry in catalogue.methods().items() if entry.facts["has_teacher"]}
     assert every <= set(found) and "flow_matching" not in found
-    assert {name.partition(":")[0] for name in found} == every
+    assert {name.partition(":")[0] for name in found} == every | {"flow_matching"}
 
 
 def test_trainings_are_as_few_as_can_be(tiny):
@@ -64,6 +65,18 @@ def test_trainings_are_as_few_as_can_be(tiny):
     }
     seeds = {key: len(seeds_of(asked, work)) for key, work in zip(sampled, works, strict=True)}
     assert seeds["consistency", 1] == seeds["dmd2", 1] == 5 and seeds["dmd2", 4] == 2
+
+
+def test_every_claim_is_about_rows_that_are_made(tiny):
+    """At the steps that it names, and for more than one seed where it is no goal of few."""
+    asked = Settings()
+    made = {(work.name, k): work for work in trainings(asked, BENCH) for k in work.sampled}
+    beside = {("best", 1), ("teacher", 50), ("flow_matching", 50)}
+    for claim in CLAIMS:
+        assert {claim.row, claim.than} <= beside | set(made)
+        seeds = [len(seeds_of(asked, made[r])) for r in (claim.row, claim.than) if r in made]
+        assert min(seeds, default=2) >= 2
+    assert len(seeds_of(asked, made["flow_matching:pfgm", 50])) == asked.seeds
 
 
 def test_a_whole_bench_and_its_going_on(asked, monkeypatch, capsys):
