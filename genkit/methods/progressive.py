@@ -33,7 +33,9 @@ class Method(base.Method):
     family = "trajectory"
     paper = "arXiv 2202.00512"
     needs = ("data",)
-    presets = {}
+    presets = {
+        "known-density": {"lr": 0.002, "base_steps": 16},
+    }
 
     @dataclass
     class Config(base.Distillation):

@@ -36,7 +36,10 @@ class Method(base.Method):
     needs = ("data",)
     paths = ("rectified_flow",)
     any_steps = True
-    presets = {}
+    presets = {
+        # Four doublings in place of six, and half of the samples teach them.
+        "known-density": {"lr": 0.001, "base_steps": 16, "long_share": 0.5},
+    }
 
     @dataclass
     class Config(base.Distillation):
