@@ -35,7 +35,11 @@ class Method(lcm.Method):
     needs = ("data",)
     paths = ("vp", "discrete_vp")
     kinds = ("eps",)
-    presets = {}
+    presets = {
+        # Near gamma = 0 the released sigma_gamma is far from the noise there is at pure noise, which
+        # a thousand steps do not absorb.
+        "known-density": {"gamma_low": 0.7},
+    }
 
     @dataclass
     class Config(base.Distillation):
