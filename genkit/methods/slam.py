@@ -36,8 +36,8 @@ class Method(lcm.Method):
     paths = ("vp", "discrete_vp")
     kinds = ("eps",)
     presets = {
-        # Near gamma = 0 the released sigma_gamma is far from the noise there is at pure noise, which
-        # a thousand steps do not absorb.
+        # Near gamma = 0 the released sigma_gamma is far from the noise there is, at pure noise most
+        # of all; a thousand steps do not absorb it.
         "known-density": {"gamma_low": 0.7},
     }
 
