@@ -100,6 +100,9 @@ class Method(base.Method):
         # The share on seed 0 of the digits: a regression step costs a tenth of a matching one, so
         # half of the steps would leave it all but untrained. Rates on one of conditional-variance.
         "known-density": {"warmup_share": 0.85, "fake_turns": 2, "lr": 5e-4, "fake_lr": 1e-3},
+        # Pairs as for regression.
+        "analytic-digits": {"pair_steps": 8},
+        "spectral-fields": {"pair_steps": 8},
     }
 
     @dataclass

@@ -73,6 +73,9 @@ class Method(dmd2.Method):
             "pair_steps": 8,
         },
         "known-density": {"warmup_share": 0.85, "fake_turns": 2, "lr": 5e-4, "fake_lr": 1e-3},
+        # Pairs as for regression.
+        "analytic-digits": {"pair_steps": 8},
+        "spectral-fields": {"pair_steps": 8},
     }
 
     @dataclass
