@@ -119,6 +119,28 @@ def scale_range(low: float, high: float | None, own: float) -> tuple[float, floa
     return low, high
 
 
+@dataclass
+class Config:
+    """The settings that every method has; its own `Config` derives from this."""
+
+    lr: float = 1e-3
+    """Student's learning rate at the start, decayed to 0."""
+    warmup: int = 50
+    """Steps over which it rises."""
+    weight_decay: float = 0.0
+    """AdamW's weight decay of the student."""
+    ema: float = 0.999
+    """Rate of the average that is sampled and delivered."""
+
+
+@dataclass
+class Distillation(Config):
+    """Those of a method whose teacher may be guided."""
+
+    guidance: float | None = None
+    """The teacher's guidance, baked into the student; by default the teacher's own."""
+
+
 def begin_student(
     method: Method,
     begin: Callable[[nn.Module], nn.Module],
@@ -189,9 +211,7 @@ class Method:
     # stands under "" is for all of them.
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
-    @dataclass
-    class Config:
-        """The method's own settings."""
+    Config: ClassVar[type] = Config
 
     def __init__(
         self,
@@ -246,7 +266,15 @@ class Method:
 
     def nets(self) -> dict[str, Role]:
         """The roles; "student" is one of them, "teacher" is given where `has_teacher`."""
-        raise NotImplementedError
+        return {"student": self.student()}
+
+    def student(self, ema: Mapping[str, Ema] | None = None, **given: Any) -> Role:
+        """The student's role as the settings say: the teacher's copy where there is one, with
+        averages and other fields besides."""
+        config, start = self.config, "teacher" if self.has_teacher else None
+        averages = {"export": Ema(warmed(config.ema)), **(ema or {})}
+        rates = {"lr": config.lr, "warmup": config.warmup, "weight_decay": config.weight_decay}
+        return Role(start, decay=True, ema=averages, **rates, **given)
 
     def turns(self, moment: Moment) -> list[tuple[str, ...]]:
         """The turns of one student step: tuples of roles trained together, each on a new batch."""

@@ -70,13 +70,7 @@ class Method(base.Method):
     }
 
     @dataclass
-    class Config:
-        lr: float = 1e-3
-        """Learning rate at the start, decayed to 0."""
-        warmup: int = 50
-        """Steps over which the learning rate rises."""
-        ema: float = 0.999
-        """Rate of the average that is sampled and delivered."""
+    class Config(base.Distillation):
         target_ema: float = 0.95
         """Rate of the target network's average."""
         guidance: float | None = None
@@ -112,14 +106,11 @@ class Method(base.Method):
         return [Stage("train", guidance=guidance)]
 
     def nets(self) -> dict[str, Role]:
-        config = self.config
-        averages = {"export": Ema(warmed(config.ema))}
-        if config.recipe == "cd":
-            averages["target"] = Ema(warmed(config.target_ema))
-        elif config.recipe == "ct":
-            averages["target"] = Ema(lambda k: self.mu)
-        student = Role("teacher", lr=config.lr, warmup=config.warmup, decay=True, ema=averages)
-        return {"student": student}
+        target = {
+            "cd": {"target": Ema(warmed(self.config.target_ema))},
+            "ct": {"target": Ema(lambda k: self.mu)},
+        }
+        return {"student": self.student(target.get(self.config.recipe))}
 
     def intervals(self, moment: Moment) -> int:
         """N(k): for "ct" growing as in arXiv 2303.01469, appendix C; else doubling at equal shares

@@ -13,7 +13,7 @@ need. Frames of a sequence are judged given the student's own past (arXiv 2506.0
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -23,7 +23,7 @@ from genkit import terms, times
 from genkit.denoisers.base import Denoiser
 from genkit.guidance import Cond
 from genkit.methods import base
-from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
+from genkit.methods.base import Batch, Losses, Moment, Role, Roles, Stage
 from genkit.networks.head import FeatureHead, middle_block
 from genkit.rng import Rng
 from genkit.sampling import Sampler
@@ -76,7 +76,7 @@ class Method(base.Method):
     }
 
     @dataclass
-    class Config:
+    class Config(base.Distillation):
         lr: float = 2e-4
         """Student's learning rate while matching."""
         warmup_lr: float = 1e-3
@@ -85,10 +85,6 @@ class Method(base.Method):
         """Learning rate of the fake score and of the head."""
         warmup_share: float = 0.5
         """Share of the student's steps spent on the regression; 0 is the paper's plain start."""
-        ema: float = 0.999
-        """Rate of the average that is sampled and delivered."""
-        guidance: float | None = None
-        """The teacher's guidance, baked into the student; by default the teacher's own."""
         fake_turns: int = 5
         """Turns of the fake score and head before each turn of the student."""
         low: float = 0.02
@@ -124,13 +120,10 @@ class Method(base.Method):
         return [Stage("warm-up", share, guidance=guidance, new_data=True, lr=lr), match]
 
     def nets(self) -> dict[str, Role]:
-        config = self.config
-        average = {"export": Ema(warmed(config.ema))}
-        student = Role("teacher", lr=config.lr, warmup=50, decay=True, ema=average)
-        fake = Role("teacher", lr=config.fake_lr, warmup=50, decay=True)
-        roles = {"student": student, "fake": fake}
-        if config.adversarial:
-            roles["head"] = Role(build=self._head, lr=config.fake_lr, warmup=50, decay=True)
+        fake = Role("teacher", lr=self.config.fake_lr, warmup=self.config.warmup, decay=True)
+        roles = {"student": self.student(), "fake": fake}
+        if self.config.adversarial:
+            roles["head"] = replace(fake, start=None, build=self._head)
         return roles
 
     def _head(self, given: Mapping[str, nn.Module]) -> nn.Module:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from genkit import guidance, terms
 from genkit.methods import base
-from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
+from genkit.methods.base import Batch, Losses, Moment, Role, Roles, Stage
 from genkit.networks.head import blocks
 from genkit.networks.styled import styled
 from genkit.rng import Rng
@@ -41,11 +41,9 @@ class Method(base.Method):
     }
 
     @dataclass
-    class Config:
+    class Config(base.Config):
         lr: float = 3e-4
-        """Learning rate at the start, decayed to 0."""
-        ema: float = 0.999
-        """Rate of the average that is sampled and delivered."""
+        weight_decay: float = 1e-2
         drop: float = 0.1
         """Share of samples without their condition, so that guidance works on the student."""
         feature: float = 2e-3
@@ -67,13 +65,7 @@ class Method(base.Method):
         def change(network: nn.Module) -> nn.Module:
             return styled(network, self.teachers)
 
-        average = {"export": Ema(warmed(self.config.ema))}
-        decay = {"weight_decay": 1e-2, "decay": True}
-        return {
-            "student": Role(
-                "teacher", change=change, lr=self.config.lr, warmup=50, ema=average, **decay
-            )
-        }
+        return {"student": self.student(change=change)}
 
     def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
         data, student = batch["data"], roles["student"]

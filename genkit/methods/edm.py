@@ -20,7 +20,7 @@ from genkit import guidance, times
 from genkit.denoisers.base import Denoiser, NetworkDenoiser
 from genkit.denoisers.preconditioned import EDMPreconditioned
 from genkit.methods import base
-from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, warmed
+from genkit.methods.base import Batch, Losses, Moment, Roles
 from genkit.paths import EDM, wide
 from genkit.rng import Rng
 from genkit.sampling import Sampler
@@ -46,15 +46,8 @@ class Method(base.Method):
     }
 
     @dataclass
-    class Config:
-        lr: float = 1e-3
-        """Learning rate at the start, decayed to 0."""
+    class Config(base.Config):
         warmup: int = 100
-        """Steps over which the learning rate rises."""
-        ema: float = 0.999
-        """Rate of the average that is sampled and delivered."""
-        weight_decay: float = 0.0
-        """AdamW's weight decay."""
         time_mean: float = -1.2
         """Mean of log sigma in training."""
         time_std: float = 1.2
@@ -89,18 +82,6 @@ class Method(base.Method):
             return bare  # its data's own path, and its call preconditions by itself
         path = EDM(config.sigma_min, config.sigma_max, dimensions=config.dimensions)
         return EDMPreconditioned(bare, path, config.sigma_data)
-
-    def nets(self) -> dict[str, Role]:
-        config = self.config
-        average = {"export": Ema(warmed(config.ema))}
-        student = Role(
-            lr=config.lr,
-            warmup=config.warmup,
-            decay=True,
-            weight_decay=config.weight_decay,
-            ema=average,
-        )
-        return {"student": student}
 
     def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
         config, data = self.config, batch["data"]

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from genkit import guidance, terms
 from genkit.denoisers.base import Denoiser
 from genkit.methods import base
-from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
+from genkit.methods.base import Batch, Losses, Moment, Role, Roles, Stage
 from genkit.networks.head import blocks
 from genkit.networks.representation import HOG, Projector, on_grid, representation
 from genkit.rng import Rng
@@ -39,15 +39,10 @@ class Method(base.Method):
     presets = {}
 
     @dataclass
-    class Config:
+    class Config(base.Config):
         lr: float = 1e-3
         """Learning rate at the start of each stage, decayed to 0."""
         warmup: int = 100
-        """Steps over which the learning rate rises."""
-        ema: float = 0.999
-        """Rate of the average that is sampled and delivered."""
-        weight_decay: float = 0.0
-        """AdamW's weight decay."""
         representation: str = HOG
         """Frozen features: hog, or the folder or hub id of a DINOv2."""
         warmup_share: float = 0.33
@@ -88,14 +83,9 @@ class Method(base.Method):
 
     def nets(self) -> dict[str, Role]:
         config = self.config
-        given: dict[str, Any] = {"lr": config.lr, "warmup": config.warmup, "decay": True}
-        average = {"export": Ema(warmed(config.ema))}
         frozen = Role(build=lambda _: representation(config.representation), trainable=False)
-        return {
-            "student": Role(weight_decay=config.weight_decay, ema=average, **given),
-            "features": frozen,
-            "projector": Role(build=self._projector, **given),
-        }
+        projector = Role(build=self._projector, lr=config.lr, warmup=config.warmup, decay=True)
+        return {"student": self.student(), "features": frozen, "projector": projector}
 
     def _projector(self, given: Mapping[str, nn.Module]) -> nn.Module:
         student = given["student"]

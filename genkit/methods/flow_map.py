@@ -41,17 +41,10 @@ class Method(base.Method):
     presets = {}
 
     @dataclass
-    class Config:
+    class Config(base.Distillation):
         lr: float = 5e-4
-        """Learning rate at the start, decayed to 0."""
-        warmup: int = 50
-        """Steps over which the learning rate rises."""
-        ema: float = 0.999
-        """Rate of the average that is sampled and delivered."""
         target_ema: float = 0.95
         """Rate of the average that takes the second piece of the target."""
-        guidance: float | None = None
-        """The teacher's guidance, baked into the student; by default the teacher's own."""
         intervals: int = 32
         """The teacher's step is this part of the whole clock, or what is left to s."""
         solver: Literal["euler", "heun"] = "heun"
@@ -72,16 +65,8 @@ class Method(base.Method):
         return [Stage("train", guidance=self.guidance)]
 
     def nets(self) -> dict[str, Role]:
-        config = self.config
-        student = Role(
-            "teacher",
-            change=with_second_time,
-            lr=config.lr,
-            warmup=config.warmup,
-            decay=True,
-            ema={"export": Ema(warmed(config.ema)), "target": Ema(warmed(config.target_ema))},
-        )
-        return {"student": student}
+        target = {"target": Ema(warmed(self.config.target_ema))}
+        return {"student": self.student(target, change=with_second_time)}
 
     def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
         data, student = batch["data"], roles["student"]

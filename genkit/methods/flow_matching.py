@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from genkit import guidance, terms
 from genkit.denoisers.base import Denoiser, NetworkDenoiser
 from genkit.methods import base
-from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, warmed
+from genkit.methods.base import Batch, Losses, Moment, Roles
 from genkit.paths import RectifiedFlow
 from genkit.rng import Rng
 from genkit.sampling import Sampler
@@ -73,15 +73,8 @@ class Method(base.Method):
     }
 
     @dataclass
-    class Config:
-        lr: float = 1e-3
-        """Learning rate at the start, decayed to 0."""
+    class Config(base.Config):
         warmup: int = 100
-        """Steps over which the learning rate rises."""
-        ema: float = 0.999
-        """Rate of the average that is sampled and delivered."""
-        weight_decay: float = 0.0
-        """AdamW's weight decay."""
         time: str = "uniform"
         """Distribution of t: a name of genkit.times."""
         floor: float = 0.05
@@ -103,17 +96,6 @@ class Method(base.Method):
             return bare
         flow = RectifiedFlow(config.dimensions)
         return NetworkDenoiser(bare.network, bare.call, flow, bare.kind, bare.time_scale)
-
-    def nets(self) -> dict[str, Role]:
-        average = {"export": Ema(warmed(self.config.ema))}
-        student = Role(
-            lr=self.config.lr,
-            warmup=self.config.warmup,
-            decay=True,
-            weight_decay=self.config.weight_decay,
-            ema=average,
-        )
-        return {"student": student}
 
     def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
         x_0, cond = batch["data"]["x_0"], batch["data"]["cond"]

@@ -23,7 +23,7 @@ import torch
 
 from genkit import guidance, terms
 from genkit.methods import base
-from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
+from genkit.methods.base import Batch, Losses, Moment, Role, Roles, Stage
 from genkit.networks.more_inputs import with_guidance
 from genkit.rng import Rng
 from genkit.sampling import Sampler
@@ -42,13 +42,8 @@ class Method(base.Method):
     }
 
     @dataclass
-    class Config:
+    class Config(base.Distillation):
         lr: float = 3e-4
-        """Learning rate at the start, decayed to 0."""
-        warmup: int = 50
-        """Steps over which the learning rate rises."""
-        ema: float = 0.999
-        """Rate of the average that is sampled and delivered."""
         guidance: float | None = None
         """The scale that is folded in; by default the teacher's own."""
         guidance_low: float | None = None
@@ -89,17 +84,8 @@ class Method(base.Method):
         return [Stage("train", guidance=self.guidance)]
 
     def nets(self) -> dict[str, Role]:
-        config = self.config
-        average = {"export": Ema(warmed(config.ema))}
-        student = Role(
-            "teacher",
-            change=None if self.scales is None else with_guidance,
-            lr=config.lr,
-            warmup=config.warmup,
-            decay=True,
-            ema=average,
-        )
-        return {"student": student}
+        change = None if self.scales is None else with_guidance
+        return {"student": self.student(change=change)}
 
     def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
         data, student = batch["data"], roles["student"]

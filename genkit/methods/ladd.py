@@ -22,7 +22,7 @@ from genkit import terms, times
 from genkit.denoisers.base import Denoiser
 from genkit.guidance import Cond
 from genkit.methods import base
-from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
+from genkit.methods.base import Batch, Losses, Moment, Role, Roles, Stage
 from genkit.networks.head import FeatureHead, blocks
 from genkit.rng import Rng
 from genkit.sampling import Sampler
@@ -35,13 +35,10 @@ class Method(base.Method):
     presets = {}
 
     @dataclass
-    class Config:
+    class Config(base.Distillation):
         lr: float = 1e-4
-        """Student's learning rate at the start, decayed to 0."""
         head_lr: float = 1e-3
         """Learning rate of the heads."""
-        ema: float = 0.999
-        """Rate of the average that is sampled and delivered."""
         guidance: float | None = None
         """The guidance of the teacher's samples, where they are the data; by default the teacher's
         own. Its features are always without."""
@@ -63,11 +60,8 @@ class Method(base.Method):
         return [Stage("train", guidance=self.guidance)]
 
     def nets(self) -> dict[str, Role]:
-        config = self.config
-        average = {"export": Ema(warmed(config.ema))}
-        student = Role("teacher", lr=config.lr, warmup=50, decay=True, ema=average)
-        head = Role(build=self._head, lr=config.head_lr, betas=(0.5, 0.999), decay=True)
-        return {"student": student, "head": head}
+        head = Role(build=self._head, lr=self.config.head_lr, betas=(0.5, 0.999), decay=True)
+        return {"student": self.student(), "head": head}
 
     def _head(self, given: Mapping[str, nn.Module]) -> nn.Module:
         teacher = given["teacher"]

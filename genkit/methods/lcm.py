@@ -39,13 +39,9 @@ class Method(base.Method):
     presets = {}
 
     @dataclass
-    class Config:
+    class Config(base.Distillation):
         lr: float = 1e-3
         """Learning rate at the start, decayed to 0 (the paper's, for Stable Diffusion: 1e-6)."""
-        warmup: int = 50
-        """Steps over which the learning rate rises."""
-        ema: float = 0.999
-        """Rate of the average that is sampled and delivered."""
         target_ema: float = 0.95
         """Rate of the target network's average."""
         guidance: float | None = None
@@ -82,16 +78,9 @@ class Method(base.Method):
         return [Stage("train", guidance=self.guidance)]
 
     def nets(self) -> dict[str, Role]:
-        config = self.config
-        student = Role(
-            "teacher",
-            change=None if self.embedded_guidance is None else with_guidance,
-            lr=config.lr,
-            warmup=config.warmup,
-            decay=True,
-            ema={"export": Ema(warmed(config.ema)), "target": Ema(warmed(config.target_ema))},
-        )
-        return {"student": student}
+        target = {"target": Ema(warmed(self.config.target_ema))}
+        change = None if self.embedded_guidance is None else with_guidance
+        return {"student": self.student(target, change=change)}
 
     def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
         data = batch["data"]

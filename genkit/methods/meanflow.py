@@ -25,7 +25,7 @@ from torch import Tensor
 from genkit import terms, times
 from genkit.guidance import Cond
 from genkit.methods import base
-from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
+from genkit.methods.base import Batch, Losses, Moment, Role, Roles, Stage
 from genkit.networks.more_inputs import with_second_time
 from genkit.paths import expand
 from genkit.rng import Rng
@@ -41,15 +41,8 @@ class Method(base.Method):
     presets = {}
 
     @dataclass
-    class Config:
+    class Config(base.Distillation):
         lr: float = 5e-4
-        """Learning rate at the start, decayed to 0."""
-        warmup: int = 50
-        """Steps over which the learning rate rises."""
-        ema: float = 0.999
-        """Rate of the average that is sampled and delivered."""
-        guidance: float | None = None
-        """The teacher's guidance, baked into the student; by default the teacher's own."""
         slope: Literal["teacher", "data"] = "teacher"
         """The velocity along which the student's is averaged: the teacher's, or each sample's."""
         improved: bool = False
@@ -72,16 +65,7 @@ class Method(base.Method):
         return [Stage("train", guidance=self.guidance)]
 
     def nets(self) -> dict[str, Role]:
-        config = self.config
-        student = Role(
-            "teacher",
-            change=with_second_time,
-            lr=config.lr,
-            warmup=config.warmup,
-            decay=True,
-            ema={"export": Ema(warmed(config.ema))},
-        )
-        return {"student": student}
+        return {"student": self.student(change=with_second_time)}
 
     def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
         data = batch["data"]

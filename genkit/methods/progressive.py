@@ -23,7 +23,7 @@ from genkit import terms
 from genkit.denoisers.base import Denoiser
 from genkit.guidance import Cond
 from genkit.methods import base
-from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
+from genkit.methods.base import Batch, Losses, Moment, Roles, Stage
 from genkit.paths import expand
 from genkit.rng import Rng
 from genkit.sampling import Sampler
@@ -36,7 +36,7 @@ class Method(base.Method):
     presets = {}
 
     @dataclass
-    class Config:
+    class Config(base.Distillation):
         lr: float = 1e-3
         """Learning rate at the start of each stage, decayed to 0."""
         warmup: int = 50
@@ -79,12 +79,6 @@ class Method(base.Method):
                 )
             )
         return stages
-
-    def nets(self) -> dict[str, Role]:
-        config = self.config
-        average = {"export": Ema(warmed(config.ema))}
-        student = Role("teacher", lr=config.lr, warmup=config.warmup, decay=True, ema=average)
-        return {"student": student}
 
     def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
         data, n = batch["data"], moment.stage.steps

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from genkit import terms, times
 from genkit.guidance import Cond
-from genkit.methods import dmd2
+from genkit.methods import base, dmd2
 from genkit.methods.base import Batch, Losses, Moment, Role, Roles, Stage
 from genkit.paths import TrigFlow
 from genkit.rng import Rng
@@ -36,15 +36,10 @@ class Method(dmd2.Method):
     presets = {}
 
     @dataclass
-    class Config:
+    class Config(base.Distillation):
         lr: float = 3e-4
-        """Student's learning rate at the start, decayed to 0."""
         fake_lr: float = 5e-4
         """Learning rate of the fake score and of the head."""
-        ema: float = 0.999
-        """Rate of the average that is sampled and delivered."""
-        guidance: float | None = None
-        """The teacher's guidance, baked into the student; by default the teacher's own."""
         consistency: float = 1.0
         """Weight of the consistency term; 0 is matching alone, after the warm-up."""
         matching: float = 1.0

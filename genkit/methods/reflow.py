@@ -15,7 +15,7 @@ from typing import Any
 
 from genkit import terms
 from genkit.methods import base
-from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
+from genkit.methods.base import Batch, Losses, Moment, Roles, Stage
 from genkit.rng import Rng
 from genkit.sampling import Sampler
 from genkit.times import TIMES
@@ -50,16 +50,9 @@ class Method(base.Method):
     }
 
     @dataclass
-    class Config:
+    class Config(base.Distillation):
         lr: float = 1e-3
         """Learning rate at the start of each stage, decayed to 0."""
-        warmup: int = 50
-        """Steps over which the learning rate rises."""
-        ema: float = 0.999
-        """Rate of the average that is sampled and delivered."""
-        guidance: float | None = None
-        """The teacher's guidance when pairs are made, baked into the student; by default the
-        teacher's own."""
         flow_guidance: float = 1.0
         """The 2-rectified flow's own guidance when it makes pairs."""
         reflow_share: float = 0.4
@@ -90,12 +83,6 @@ class Method(base.Method):
             "distill", 1 - share, start, config.flow_guidance, True, new_data=config.renew
         )
         return [Stage("reflow", share, guidance=self.guidance, new_data=True), distill]
-
-    def nets(self) -> dict[str, Role]:
-        config = self.config
-        average = {"export": Ema(warmed(config.ema))}
-        student = Role("teacher", lr=config.lr, warmup=config.warmup, decay=True, ema=average)
-        return {"student": student}
 
     def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
         pairs, student = batch["pairs"], roles["student"]

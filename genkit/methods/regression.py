@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from genkit.methods import base
-from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
+from genkit.methods.base import Batch, Losses, Moment, Roles, Stage
 from genkit.rng import Rng
 from genkit.sampling import Sampler
 
@@ -52,16 +52,7 @@ class Method(base.Method):
     }
 
     @dataclass
-    class Config:
-        lr: float = 1e-3
-        """Learning rate at the start, decayed to 0."""
-        warmup: int = 50
-        """Steps over which the learning rate rises."""
-        ema: float = 0.999
-        """Rate of the average that is sampled and delivered."""
-        guidance: float | None = None
-        """The teacher's guidance when pairs are made, baked into the student; by default the
-        teacher's own."""
+    class Config(base.Distillation):
         steps: int = 1
         """Evaluations of the delivered student, x_0 re-noised between them; more than one needs
         pair_steps that it divides."""
@@ -69,12 +60,6 @@ class Method(base.Method):
     def stages(self) -> list[Stage]:
         points = self.config.steps if self.config.steps > 1 else 0
         return [Stage("distill", guidance=self.guidance, new_data=True, points=points)]
-
-    def nets(self) -> dict[str, Role]:
-        config = self.config
-        average = {"export": Ema(warmed(config.ema))}
-        student = Role("teacher", lr=config.lr, warmup=config.warmup, decay=True, ema=average)
-        return {"student": student}
 
     def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
         student, pairs = roles["student"], batch["pairs"]

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from genkit import terms, times
 from genkit.guidance import Cond
 from genkit.methods import base
-from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
+from genkit.methods.base import Batch, Losses, Moment, Role, Roles, Stage
 from genkit.networks.head import LogWeight
 from genkit.paths import TrigFlow
 from genkit.rng import Rng
@@ -39,15 +39,8 @@ class Method(base.Method):
     presets = {}
 
     @dataclass
-    class Config:
+    class Config(base.Distillation):
         lr: float = 5e-4
-        """Learning rate at the start, decayed to 0."""
-        warmup: int = 50
-        """Steps over which the learning rate rises."""
-        ema: float = 0.999
-        """Rate of the average that is sampled and delivered."""
-        guidance: float | None = None
-        """The teacher's guidance, baked into the student; by default the teacher's own."""
         sigma_data: float = 0.5
         """Deviation of the data, TrigFlow's scale of noise."""
         time_mean: float = -1.0
@@ -72,12 +65,8 @@ class Method(base.Method):
         return [Stage("train", guidance=self.guidance)]
 
     def nets(self) -> dict[str, Role]:
-        config = self.config
-        average, common = {"export": Ema(warmed(config.ema))}, {"warmup": config.warmup}
-        student = Role(
-            "teacher", lr=config.lr, betas=(0.9, 0.99), decay=True, ema=average, **common
-        )
-        return {"student": student, "weight": Role(build=_weight, lr=1e-2, decay=True, **common)}
+        weight = Role(build=_weight, lr=1e-2, decay=True, warmup=self.config.warmup)
+        return {"student": self.student(betas=(0.9, 0.99)), "weight": weight}
 
     def turns(self, moment: Moment) -> list[tuple[str, ...]]:
         return [("student", "weight")]

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from genkit import terms
 from genkit.guidance import Cond
-from genkit.methods import dmd2
+from genkit.methods import base, dmd2
 from genkit.methods.base import Batch, Losses, Moment, Roles, Stage
 from genkit.rng import Rng
 from genkit.sampling import Sampler, one_level
@@ -36,15 +36,10 @@ class Method(dmd2.Method):
     presets = {}
 
     @dataclass
-    class Config:
+    class Config(base.Distillation):
         lr: float = 1e-4
-        """Student's learning rate."""
         fake_lr: float = 5e-4
         """Learning rate of the fake score and of the head."""
-        ema: float = 0.999
-        """Rate of the average that is sampled and delivered."""
-        guidance: float | None = None
-        """The teacher's guidance, baked into the student; by default the teacher's own."""
         alpha: float = 1.2
         """0.5 is half the Fisher divergence's gradient, 1 leaves out that of where it is taken,
         more goes beyond."""

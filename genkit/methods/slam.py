@@ -22,7 +22,7 @@ from torch import Tensor
 
 from genkit.denoisers.base import Denoiser
 from genkit.guidance import Cond, told
-from genkit.methods import lcm
+from genkit.methods import base, lcm
 from genkit.paths import expand, wide
 from genkit.rng import Rng
 
@@ -38,17 +38,11 @@ class Method(lcm.Method):
     presets = {}
 
     @dataclass
-    class Config:
+    class Config(base.Distillation):
         lr: float = 1e-3
         """Learning rate at the start, decayed to 0 (the paper's, for Stable Diffusion: 8e-6)."""
-        warmup: int = 50
-        """Steps over which the learning rate rises."""
-        ema: float = 0.999
-        """Rate of the average that is sampled and delivered."""
         target_ema: float = 0.95
         """Rate of the target network's average."""
-        guidance: float | None = None
-        """The teacher's guidance, baked into the student; by default the teacher's own."""
         intervals: int = 50
         """Times of the grid, each made consistent with the next."""
         solver: Literal["euler", "heun"] = "euler"

@@ -23,7 +23,7 @@ from torch import Tensor
 from genkit import terms
 from genkit.denoisers.base import Denoiser
 from genkit.methods import base
-from genkit.methods.base import Batch, Ema, Losses, Moment, Role, Roles, Stage, warmed
+from genkit.methods.base import Batch, Losses, Moment, Roles, Stage
 from genkit.paths import expand
 from genkit.rng import Rng
 from genkit.sampling import Sampler
@@ -50,17 +50,12 @@ class Method(base.Method):
     }
 
     @dataclass
-    class Config:
+    class Config(base.Distillation):
         lr: float = 1e-3
         """Learning rate at the start of each stage, decayed to 0."""
-        warmup: int = 50
-        """Steps over which the learning rate rises."""
         ema: float = 0.999
         """Rate of the average that is sampled and delivered (the paper's .999999 is for a million
         steps)."""
-        guidance: float | None = None
-        """The teacher's guidance when pairs are made, baked into the student; by default the
-        teacher's own."""
         flow_guidance: float = 1.0
         """The student flow's own guidance when it makes pairs."""
         reflow_share: float = 0.5
@@ -97,12 +92,6 @@ class Method(base.Method):
             Stage("reflow", share, guidance=self.guidance, new_data=True),
             Stage("distill", 1 - share, start, own, fresh_optimizer=True, new_data=True),
         ]
-
-    def nets(self) -> dict[str, Role]:
-        config = self.config
-        average = {"export": Ema(warmed(config.ema))}
-        student = Role("teacher", lr=config.lr, warmup=config.warmup, decay=True, ema=average)
-        return {"student": student}
 
     def beta(self, moment: Moment) -> float:
         """The share of fresh noise at this step, from 1 (sec. 3.1)."""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from genkit import terms
 from genkit.guidance import Cond
-from genkit.methods import f_distill
+from genkit.methods import base, f_distill
 from genkit.methods.base import Batch, Losses, Moment, Roles, Stage
 from genkit.rng import Rng
 from genkit.sampling import Sampler, one_level
@@ -44,15 +44,10 @@ class Method(f_distill.Method):
     presets = {}
 
     @dataclass
-    class Config:
+    class Config(base.Distillation):
         lr: float = 1e-4
-        """Student's learning rate."""
         fake_lr: float = 5e-4
         """Learning rate of the fake score and of the head."""
-        ema: float = 0.999
-        """Rate of the average that is sampled and delivered."""
-        guidance: float | None = None
-        """The teacher's guidance, baked into the student; by default the teacher's own."""
         first: Name = "reverse_kl"
         """Divergence that is lessened first; reverse_kl is sid at alpha 0.5."""
         divergence: Name = "forward_kl"
