@@ -145,9 +145,7 @@ def test_a_student_of_any_steps_takes_several_beside_other_pipelines(tiny_teache
     # Noised again between its evaluations, as a consistency student is, and not on the ODE.
     twice = at_steps("any", Pipeline.from_pretrained(tmp_path / "any"), 2)
     assert twice.scheduler.stochastic
-    with pytest.raises(
-        ValueError, match="regression for its own number of steps, 1, alone"
-    ):
+    with pytest.raises(ValueError, match="regression for its own number of steps, 1, alone"):
         evaluate(tmp_path / "one", **given, student_steps=(2,))
 
 
