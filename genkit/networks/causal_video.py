@@ -62,8 +62,9 @@ def attend_by_frame(
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention without a mask: plain products where gradients are wanted, whose backward pass takes half of the fused
-    one's time for so few tokens (as in genkit.acceleration.training_attention)."""
+    """Attention without a mask: plain products where gradients are wanted, whose backward pass takes
+    half of the fused one's time for so few tokens (as in genkit.acceleration.training_attention).
+    """
     if not torch.is_grad_enabled():
         return F.scaled_dot_product_attention(query, key, value)
     score = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
