@@ -17,7 +17,7 @@ Shown = tuple[str, ...]
 def tab(gr: Any, page: Any, pair: Pair, worker: Worker) -> None:
     """Build the tab where gradio is building, and connect it."""
     prompts = panels.examples(pair.student)
-    pressed = asking(gr, pair, "Draw")
+    pressed = asking(gr, pair, "Draw", "Draw another")
     settings = _settings(gr, pair)
     *lanes, summary = shown_of(pair, Race(), Asked(prompts[0]))
     told = gr.HTML(summary)
@@ -28,7 +28,7 @@ def tab(gr: Any, page: Any, pair: Pair, worker: Worker) -> None:
     connect(gr, run, pressed, settings, [*shown, told], "race", page if pair.light else None)
 
 
-def asking(gr: Any, pair: Pair, verb: str) -> tuple[Any, Any, Any, Any, list[Any]]:
+def asking(gr: Any, pair: Pair, verb: str, other: str) -> tuple[Any, Any, Any, Any, list[Any]]:
     """The field of the prompt, the buttons that start and stop, and the examples."""
     prompts = panels.examples(pair.student)
     with gr.Row(equal_height=True):
@@ -41,7 +41,7 @@ def asking(gr: Any, pair: Pair, verb: str) -> tuple[Any, Any, Any, Any, list[Any
             placeholder=panels.hint(pair.student),
         )
         go = gr.Button(verb, variant="primary", scale=1, min_width=110)
-        again = gr.Button(f"{verb} another", scale=1, min_width=130)
+        again = gr.Button(other, scale=1, min_width=130)
         stop = gr.Button("Stop", scale=1, min_width=90, visible=not pair.light)
     with gr.Row(elem_classes="genkit-chips"):
         chips = [gr.Button(each, size="sm") for each in prompts]

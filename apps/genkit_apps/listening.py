@@ -17,7 +17,7 @@ from genkit_apps.racing import Race, Worker, race
 class Field:
     """An argument of a pipeline's call that a person may give; it is there where the call takes it.
 
-    make(gr, lane, default of the call): its component, whose value None or "" leaves it out.
+    make(gr, lane, default of the call): its component, whose value None, "" or 0 leaves it out.
     """
 
     name: str
@@ -42,7 +42,7 @@ FIELDS = (
     Field("key", lambda gr, lane, own: gr.Textbox(own, label="Key, such as A minor")),
     Field(
         "audio_end_in_s",
-        lambda gr, lane, own: gr.Number(own, label="Seconds, else as long as it comes"),
+        lambda gr, lane, own: gr.Number(own, label="Seconds; 0 is its own length"),
     ),
 )
 
@@ -56,7 +56,7 @@ def tab(gr: Any, page: Any, pair: Pair, worker: Worker) -> None:
     """Build the tab where gradio is building, and connect it."""
     prompts = panels.examples(pair.student)
     verb = "Say it" if pair.student.takes("text") else "Play it"
-    pressed = asking(gr, pair, verb)
+    pressed = asking(gr, pair, verb, "With other noise")
     settings = _settings(gr, pair)
     *lanes, summary = shown_of(pair, Race(), Asked(prompts[0]))
     told = gr.HTML(summary)
@@ -100,7 +100,7 @@ def answer(pair: Pair, worker: Worker) -> Callable[..., Iterator[Shown]]:
                 whole_seed(seed),
                 steps=None if steps is None else int(steps),
                 guidance=None if guidance is None else float(guidance),
-                more={name: value for name, value in pairs if value not in (None, "")},
+                more={name: value for name, value in pairs if value},
             )
             yield shown_of(pair, seen, asked)
             for seen in race(pair, asked, worker):

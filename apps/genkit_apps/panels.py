@@ -18,6 +18,14 @@ from genkit_apps.racing import SHOWN, Frame, Race, Sound, enlarged
 if TYPE_CHECKING:
     from PIL import Image
 
+NOTES = {
+    "pictures": "Times are of whole calls: reading the prompt, drawing, and making the pictures; "
+    "previews are taken off. A preview is the noisy picture itself on its way.",
+    "sounds": "Times are of whole calls, from the text to the samples.",
+    "clips": "A frame's time is that of asking for it: its evaluations, the picture, and what is "
+    "kept for later ones. One that was drawn ahead, for the action that was expected, is there at "
+    "once.",
+}
 WIDEST = 800  # columns of a spectrogram
 # Prompts to begin with, by the data that a model was trained on. Those of emoji-scenes are
 # combinations that training never shows.
@@ -113,8 +121,8 @@ def hint(lane: Lane) -> str:
 def head(pairs: Sequence[Pair]) -> str:
     """The page's name and what it is about; of one student alone, why it has no teacher."""
     text = (
-        "One prompt, the same noise: a slow teacher, step by step, beside the student that learned "
-        "to do it at once."
+        "The same task, the same noise: a slow teacher, step by step, beside the student that "
+        "learned to do it at once."
     )
     if len(pairs) == 1 and pairs[0].teacher is None:
         text = sentence(pairs[0].missing)
@@ -252,10 +260,7 @@ def models(pair: Pair) -> str:
     )
     names = ("", "model", "steps", "guidance", "weights", "trained on", "method", "runs on")
     titles = "".join(f"<th>{name}</th>" for name in names)
-    note = (
-        "Times are of whole calls: reading the prompt, drawing, and making the pictures; previews "
-        "are taken off. A preview is the noisy picture itself on its way."
-    )
+    note = NOTES[pair.student.makes]
     table = f'<table class="genkit-models"><tr>{titles}</tr>{rows}</table>'
     return f'<div class="genkit-foot">{table}{note}</div>'
 

@@ -149,9 +149,9 @@ def tab(gr: Any, page: Any, pair: Pair, worker: Worker) -> None:
     """Build the tab where gradio is building, and connect it."""
     game = Game(pair, worker)
     private = {"api_visibility": "private"}
-    with gr.Row(equal_height=True):
-        go = gr.Button("Play", variant="primary")
-        halt = gr.Button("Stop")
+    with gr.Row():
+        go = gr.Button("Play", variant="primary", min_width=110)
+        halt = gr.Button("Stop", min_width=110)
         roles = [lane.role for lane in reversed(pair.lanes)]
         who = gr.Radio(roles, value="student", label="Drawn by", visible=len(roles) > 1)
         seed = gr.Number(0, label="Seed of the noise", precision=0, minimum=0)
@@ -163,7 +163,7 @@ def tab(gr: Any, page: Any, pair: Pair, worker: Worker) -> None:
             button.click(press, None, None, queue=False, **private)
     with gr.Row():
         keep = gr.Button("Save the clip")
-        file = gr.File(label="Clip", interactive=False)
+        file = gr.File(label="Clip", interactive=False, height=100)
     note = gr.HTML()
     gr.HTML(panels.models(pair))
 

@@ -1,20 +1,22 @@
 """Data sets, found by looking: every file of this folder that defines `load` is one.
 
 A data set's name is its file's name (with - for _), its description the first line of that file's
-docstring.
+docstring. Under PRESETS a file may hold {method: settings that were found to serve it}, which go
+before those of the method's own file.
 Listing them reads the files and imports none, so that it costs no torch.
 """
 
 import ast
 import difflib
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from genkit.data.base import Prompts, Samples
 
-__all__ = ["describe", "load", "names", "open_data"]
+__all__ = ["describe", "load", "names", "open_data", "presets"]
 
 
 def _trees() -> dict[str, ast.Module]:
@@ -36,6 +38,19 @@ def names() -> list[str]:
 def describe(name: str) -> str:
     """One line on the data set `name`. ValueError if there is none of that name."""
     return (ast.get_docstring(_trees()[_known(name)]) or "").partition("\n")[0]
+
+
+def presets(name: str, method: str) -> Mapping[str, Any]:
+    """What the file of a data set, or of the layout of a folder, says of a method under PRESETS."""
+    from genkit.data import speech_folder
+
+    if (tree := _trees().get(name)) is None:
+        spoken = bool(name) and speech_folder.is_speech_folder(Path(name))
+        return speech_folder.PRESETS.get(method, {}) if spoken else {}
+    said = [ast.unparse(each.targets[0]) for each in tree.body if isinstance(each, ast.Assign)]
+    if "PRESETS" not in said:
+        return {}
+    return importlib.import_module(f"genkit.data.{name.replace('-', '_')}").PRESETS.get(method, {})
 
 
 def load(name: str, split: str = "train") -> "Samples":

@@ -15,8 +15,9 @@ from pathlib import Path
 from genkit.audio.files import read
 from genkit.audio.spectra import SPEECH
 from genkit.data.base import Samples
-from genkit.data.speech_samples import Utterance, gather
+from genkit.data.speech_samples import SPOKEN, Utterance, gather
 
+PRESETS = SPOKEN
 TABLE, WAVS = "metadata.csv", "wavs"
 SPLITS = ("train", "validation", "test")
 

@@ -27,7 +27,7 @@ def test_a_race_ends_in_two_players(sound_pair, worker):
 def test_fields_reach_both_calls(sound_pair, worker):
     of = [each.name for each in listening.fields_of(sound_pair.student)]
     assert of == ["speaker", "speed", "audio_end_in_s"]
-    plain = heard(sound_pair, worker, "Go.", 0, None, None, "ann", 1.0, None)
+    plain = heard(sound_pair, worker, "Go.", 0, None, None, "ann", 1.0, 0)
     exact = heard(sound_pair, worker, "Go.", 0, None, None, "ann", 1.0, 0.75)
     other = heard(sound_pair, worker, "Go.", 0, None, None, "bob", 1.0, None)
     assert all("0.75 s of sound" in panel for panel in exact[:2])
