@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+from genkit import data
 from genkit.catalogue import unknown
 from genkit.training.config import TrainerConfig, check_precision
 
@@ -87,7 +88,8 @@ class Settings:
 
     @classmethod
     def of(cls, method: type, given: Mapping[str, Any], preset: str = "") -> Settings:
-        """Settings from keywords, over the method's preset for the data set `preset`.
+        """Settings from keywords, over the method's preset for the data set `preset`, or the data's
+        own for the method.
 
         ValueError for an unknown one, with the nearest there is, and for a value no run can have.
         """
@@ -96,6 +98,7 @@ class Settings:
         chosen: dict[str, dict[str, Any]] = {part: {} for part in kinds}
         presets: Mapping[str, Mapping[str, Any]] = method.presets  # type: ignore[attr-defined]
         own = dict(presets.get("", {})) | dict(presets.get(preset, {}))
+        own |= data.presets(preset, method.__module__.rsplit(".", 1)[-1])
         for name, value in (own | dict(given)).items():
             if name not in home:
                 raise unknown("setting", name, home)

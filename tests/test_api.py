@@ -242,19 +242,6 @@ def test_no_noise_is_shared_by_training_and_judging(tiny_teacher: Path):
         assert torch.cdist(pairs, noise).min() > 1
 
 
-def test_presets_of_a_data_set_lie_under_what_is_given():
-    method = catalogue.method_class("dmd2")
-    preset = method.presets["digits"]  # type: ignore[attr-defined]
-    settings = Settings.of(method, {"pairs": 7}, "digits")
-    assert settings.run.pairs == 7 != preset["pairs"]
-    assert settings.trainer.max_steps == preset["max_steps"]
-    assert settings.method.warmup_share == preset["warmup_share"]
-    assert Settings.of(method, {}, "unheard of") == Settings.of(method, {})
-    for name in catalogue.methods():
-        for data in catalogue.method_class(name).presets:  # type: ignore[attr-defined]
-            Settings.of(catalogue.method_class(name), {}, data)
-
-
 def test_the_distance_is_to_the_teacher_on_other_noise(tiny_teacher: Path):
     run = run_of(tiny_teacher)
     assert run.teacher is not None

@@ -72,7 +72,13 @@ ARROWS: dict[str, set[str]] = {
     "genkit.catalogue": {"genkit.data", "genkit.hub"},
     "genkit.latents": set(),
     "genkit.lora": {"genkit.methods", "genkit.denoisers.families"},
-    "genkit.settings": {"genkit.methods", "genkit.sampling", "genkit.training", "genkit.catalogue"},
+    "genkit.settings": {
+        "genkit.methods",
+        "genkit.sampling",
+        "genkit.training",
+        "genkit.catalogue",
+        "genkit.data",
+    },
     "genkit.modalities": MATH
     | PARTS
     | {"genkit.data", "genkit.denoisers", "genkit.latents", "genkit.metrics", "genkit_pipelines"}
@@ -87,7 +93,7 @@ ARROWS: dict[str, set[str]] = {
     "genkit.opening": GLUE,
     "genkit.benchmarks": GLUE
     | {"genkit.runs", "genkit.evaluation", "genkit.api", "genkit_kernels"}
-    | {"genkit.comparison.budget"},
+    | {"genkit.comparison.budget", "genkit.audio"},
     "genkit.comparison": GLUE
     | {"genkit.runs", "genkit.contenders", "genkit.evaluation", "genkit.api", "genkit.benchmarks"}
     | {"genkit.folders", "genkit.opening"},

@@ -39,6 +39,8 @@ class Generate:
     """Of speech: the voice's name; by default the first."""
     speed: float | None = None
     """Of speech: 2 is twice as fast."""
+    seconds: float | None = None
+    """Of sounds: how long they are, exactly; by default as long as it takes."""
     out: str = "samples"
     """The folder they are written to; files there are never written over."""
 
@@ -64,6 +66,7 @@ def run(argv: list[str]) -> int:
         "guidance_scale": asked.guidance,
         "speaker": asked.speaker,
         "speed": asked.speed,
+        "audio_end_in_s": asked.seconds,
         "style": chosen(asked.style) if asked.style else None,
     }
     given = {name: value for name, value in optional.items() if value is not None}
@@ -86,7 +89,8 @@ def _check_taken(pipeline: Any, given: dict[str, Any]) -> None:
     taken = inspect.signature(type(pipeline).__call__).parameters
     strange = [name for name in given if name not in taken]
     if strange:
-        name = strange[0].removesuffix("_scale")
+        flags = {"guidance_scale": "guidance", "audio_end_in_s": "seconds"}
+        name = flags.get(strange[0], strange[0])
         raise ValueError(f"{type(pipeline).__name__} takes no --{name}; leave it out")
 
 

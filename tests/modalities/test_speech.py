@@ -86,10 +86,10 @@ def test_a_teachers_sample_is_its_pipelines(teacher):
     assert (want * ~mask).abs().max() < 1e-12  # what the solver's rounding leaves
 
 
-@pytest.mark.parametrize("method", ["consistency", "reflow"])
+@pytest.mark.parametrize("method", ["consistency", "reflow", "regression"])
 def test_a_students_sample_is_its_opened_pipelines(teacher, method, tmp_path):
     made, _ = teacher
-    extra = {"pairs": 8, "pair_steps": 2} if method == "reflow" else {}
+    extra = {"pairs": 8, "pair_steps": 2} if method != "consistency" else {}
     run, record = api.prepare(made, method, "speech-formants", max_steps=2, **FEW, **extra)
     assert run.modality.teacher is not None
     api._go(run, record, tmp_path / "run", resume=False)
