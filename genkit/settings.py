@@ -27,8 +27,8 @@ class RunConfig:
     """Pixels of a side, to which pictures of your own are brought for a teacher; students take
     their teacher's."""
     decoder: str = ""
-    """A folder with a trained decoder of samples (of speech, a vocoder), with which a teacher's
-    pipeline is to leave; its students keep it."""
+    """A folder with a trained decoder of samples (of speech a vocoder, of music a codec), with
+    which a teacher's pipeline is to leave; its students keep it."""
     lora: int | None = None
     """Train low-rank adapters of this rank, left as an adapter file and merged; by default the
     whole network is trained."""

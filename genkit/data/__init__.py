@@ -68,32 +68,37 @@ def _said(name: str, constant: str, default: Any) -> Any:
 
 
 def load(name: str, split: str = "train") -> "Samples":
-    """The data set `name`, or a folder of speech, one of its splits. ValueError if there is no such
-    set or split."""
+    """The data set `name`, or a folder of speech or music, one of its splits. ValueError if there
+    is no such set or split."""
+    from genkit.data.music_folder import is_music_folder, read_music_folder
     from genkit.data.speech_folder import is_speech_folder, read_speech_folder
 
     if name not in names() and is_speech_folder(Path(name)):
         return read_speech_folder(Path(name), split)
+    if name not in names() and is_music_folder(Path(name)):
+        return read_music_folder(Path(name), split)
     module = f"genkit.data.{_known(name).replace('-', '_')}"
     return importlib.import_module(module).load(split)
 
 
 def open_data(name: str, size: int, split: str = "train") -> "Samples | Prompts":
-    """What to train on: a data set of ours, a folder of pictures with captions or of speech in
-    LJSpeech's layout, a text file of prompts, or `datasets:NAME`. Pictures of a person's own are
-    brought to size x size. split: of data sets of ours and of speech.
+    """What to train on: a data set of ours, a folder of pictures or music with captions or of
+    speech in LJSpeech's layout, a text file of prompts, or `datasets:NAME`. Pictures of a person's
+    own are brought to size x size. split: of data sets of ours, of speech and of music.
 
     ValueError for what is none of these, or cannot be read.
     """
     from genkit.data.datasets_hub import PREFIX, read_datasets
     from genkit.data.folder import read_folder
+    from genkit.data.music_folder import is_music_folder
     from genkit.data.prompts import read_prompts
     from genkit.data.speech_folder import is_speech_folder
 
     path = Path(name)
     if name.startswith(PREFIX):
         return read_datasets(name.removeprefix(PREFIX), size)
-    if name not in names() and path.is_dir() and not is_speech_folder(path):
+    ours = name in names() or is_speech_folder(path) or is_music_folder(path)
+    if path.is_dir() and not ours:
         return read_folder(path, size)
     if path.is_file():
         return read_prompts(path)
@@ -107,7 +112,7 @@ def _known(name: str) -> str:
         meant = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(
             f"no data set is called {name!r}; {meant}there are: {', '.join(known)}; or give a "
-            "folder of pictures with captions, one of speech in LJSpeech's layout, a text file of "
-            "prompts, or datasets:NAME"
+            "folder of pictures or music with captions, one of speech in LJSpeech's layout, a text "
+            "file of prompts, or datasets:NAME"
         )
     return name

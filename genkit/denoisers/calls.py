@@ -51,6 +51,23 @@ def speech_training(
     return speech(network.network, x_t, timestep, cond)
 
 
+MUSIC = ("bpm", "key", "instrument", "plan")  # conditions of music beside its text
+
+
+def music(
+    network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
+) -> Tensor:
+    """genkit's MusicTransformer."""
+    return network(x_t, timestep, cond["text"], **{name: cond[name] for name in MUSIC})
+
+
+def music_training(
+    network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
+) -> Tensor:
+    """genkit's TaggedNetwork, which reads tokens."""
+    return network(x_t, timestep, cond["tokens"], **{name: cond[name] for name in MUSIC})
+
+
 def unet(
     network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
 ) -> Tensor:
@@ -140,6 +157,8 @@ CALLS: dict[str, Callable[..., Tensor]] = {
     "CausalVideoTransformer": causal_frames,
     "SpeechDecoder": speech,
     "SpeechNetwork": speech_training,
+    "MusicTransformer": music,
+    "TaggedNetwork": music_training,
     "UNet2DModel": unet,
     "UNet2DConditionModel": text_unet,
     "PixArtTransformer2DModel": pixart,
