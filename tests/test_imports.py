@@ -84,13 +84,15 @@ ARROWS: dict[str, set[str]] = {
     "genkit.evaluation": GLUE | {"genkit.contenders"},
     "genkit.combination": GLUE
     | {"genkit.runs", "genkit.contenders", "genkit.evaluation", "genkit.api"},
-    "genkit.api": GLUE | {"genkit.runs", "genkit.evaluation", "genkit.acceleration"},
+    "genkit.api": GLUE
+    | {"genkit.opening", "genkit.runs", "genkit.evaluation", "genkit.acceleration"},
+    "genkit.opening": GLUE,
     "genkit.benchmarks": GLUE
     | {"genkit.runs", "genkit.evaluation", "genkit.api", "genkit_kernels"}
-    | {"genkit.comparison.budget"},
+    | {"genkit.comparison.budget", "genkit.audio"},
     "genkit.comparison": GLUE
     | {"genkit.runs", "genkit.contenders", "genkit.evaluation", "genkit.api", "genkit.benchmarks"}
-    | {"genkit.folders"},
+    | {"genkit.folders", "genkit.opening"},
     "genkit.cli": set(PACKAGES),
     "genkit.commands": set(PACKAGES),
     "genkit_kernels": set(),

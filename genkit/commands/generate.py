@@ -51,7 +51,7 @@ class Generate:
     chords: tuple[str, ...] = ()
     """Of music: a chord for each bar, between commas, such as C,Am,F,G, again and again."""
     seconds: float | None = None
-    """Of speech and music: the length, exact to a sample."""
+    """Of speech and music: the length, exact to a sample; by default as long as it takes."""
     out: str = "samples"
     """The folder they are written to; files there are never written over."""
 

@@ -1,7 +1,9 @@
 """Data sets, found by looking: every file of this folder that defines `load` is one.
 
 A data set's name is its file's name (with - for _), its description the first line of that file's
-docstring.
+docstring. A file may say under METHOD by which method a teacher of it is trained by default, and
+hold under PRESETS {method: settings that were found to serve it}, which go before those of the
+method's own file.
 Listing them reads the files and imports none, so that it costs no torch.
 """
 
@@ -15,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from genkit.data.base import Prompts, Samples
 
-__all__ = ["describe", "load", "names", "open_data", "presets"]
+__all__ = ["default_method", "describe", "load", "names", "open_data", "presets"]
+
+METHOD = "flow_matching"  # of data that say nothing
 
 
 def _trees() -> dict[str, ast.Module]:
@@ -39,13 +43,28 @@ def describe(name: str) -> str:
     return (ast.get_docstring(_trees()[_known(name)]) or "").partition("\n")[0]
 
 
-def presets(name: str) -> "Mapping[str, Mapping[str, Any]]":
-    """{method: settings} that a data set of ours says its training needs (PRESETS in its file);
-    nothing for other names."""
-    if name not in names():
-        return {}
-    module = importlib.import_module(f"genkit.data.{name.replace('-', '_')}")
-    return getattr(module, "PRESETS", {})
+def default_method(name: str) -> str:
+    """The method by which a teacher of a data set, or of a folder, is trained unless told."""
+    return str(_said(name, "METHOD", METHOD))
+
+
+def presets(name: str, method: str) -> Mapping[str, Any]:
+    """What the file of a data set, or of the layout of a folder, says of a method under PRESETS."""
+    return _said(name, "PRESETS", {}).get(method, {})
+
+
+def _said(name: str, constant: str, default: Any) -> Any:
+    """The constant of that name in the file of a data set or of a folder's layout; `default` where
+    it has none. Files without it are not imported."""
+    from genkit.data import speech_folder
+
+    if (tree := _trees().get(name)) is None:
+        spoken = bool(name) and speech_folder.is_speech_folder(Path(name))
+        return getattr(speech_folder, constant, default) if spoken else default
+    said = [ast.unparse(each.targets[0]) for each in tree.body if isinstance(each, ast.Assign)]
+    if constant not in said:
+        return default
+    return getattr(importlib.import_module(f"genkit.data.{name.replace('-', '_')}"), constant)
 
 
 def load(name: str, split: str = "train") -> "Samples":

@@ -41,8 +41,7 @@ def speech(
     def bare(x: Tensor, level: Tensor) -> Tensor:
         return network(x, level, cond["means"], cond["voice"], mask)
 
-    x_0 = preconditioned(bare, x_t, timestep, config["sigma_data"], config["sigma_min"])
-    return x_0 * mask[..., None].to(x_0.dtype)
+    return preconditioned(bare, x_t, timestep, config["sigma_data"], config["sigma_min"], mask)
 
 
 def speech_training(

@@ -32,6 +32,7 @@ __all__ = [
     "many_argument",
     "modality",
     "saved",
+    "speaks",
     "takes_actions",
     "takes_labels",
 ]
@@ -90,6 +91,11 @@ def many_argument(pipeline: Any) -> str:
 def takes_actions(pipeline: Any) -> bool:
     """Whether a pipeline is asked for clips by an action for each frame."""
     return _takes(pipeline, "actions")
+
+
+def speaks(pipeline: Any) -> bool:
+    """Whether a pipeline is asked for the speech of a text."""
+    return _takes(pipeline, "text") and _takes(pipeline, "speaker")
 
 
 def saved(made: Any, out: Path, seed: int) -> list[Path]:

@@ -85,7 +85,7 @@ class TextToSpeechPipeline(TrainedPipeline):
         names = self.speakers
         if speaker is None:
             return 0
-        if isinstance(speaker, int) and 0 <= speaker < len(names):
+        if isinstance(speaker, int) and not isinstance(speaker, bool) and 0 <= speaker < len(names):
             return speaker
         if speaker in names:
             return names.index(str(speaker))
@@ -198,7 +198,9 @@ class TextToSpeechPipeline(TrainedPipeline):
         if not SLOWEST <= speed <= FASTEST:
             raise ValueError(f"speed is {speed}; give one from {SLOWEST} to {FASTEST}")
         if seconds is not None and not 1 / self.sample_rate <= seconds <= LONGEST:
-            raise ValueError(f"audio_end_in_s is {seconds}; give up to {LONGEST:g} seconds")
+            raise ValueError(
+                f"audio_end_in_s is {seconds}; give more than 0 and at most {LONGEST:g} seconds"
+            )
         if many < 1:
             raise ValueError(f"num_waveforms_per_prompt is {many}; give at least 1")
         if output_type not in OUTPUTS:
