@@ -22,6 +22,7 @@ from torch import Tensor
 from genkit.data.cache import cache_folder
 from genkit.hub import trained
 from genkit.modalities import Modality
+from genkit.sampling import Sampler
 
 BATCH = 500
 
@@ -119,18 +120,45 @@ def named(label: str, guidance: Sequence[float], w: float) -> str:
 
 
 def contenders(
-    label: str, pipeline: Any, steps: Sequence[int], guidance: Sequence[float] = ()
+    label: str,
+    pipeline: Any,
+    steps: Sequence[int],
+    guidance: Sequence[float] = (),
+    student_steps: Sequence[int] = (),
 ) -> list[Contender]:
-    """A student at its trained steps and guidance; a pipeline that has no teacher itself at every
-    `steps` and every guidance, by default its own."""
+    """A student at its trained guidance and at every `student_steps`, by default its trained ones;
+    a pipeline that has no teacher itself at every `steps` and every guidance, by default its own.
+    """
     facts = trained(pipeline)
     own = (float(facts.get("guidance", 1.0)),)
     if facts.get("teacher"):
-        return [Contender(label, pipeline, facts["steps"], own[0])]
+        numbers = tuple(student_steps) or (facts["steps"],)
+        return [Contender(label, at_steps(label, pipeline, k), k, own[0]) for k in numbers]
     scales = tuple(guidance) or own
     return [
         Contender(named(label, scales, w), pipeline, number, w) for w in scales for number in steps
     ]
+
+
+def at_steps(label: str, student: Any, steps: int) -> Any:
+    """A student's pipeline with the sampler that its method gives one of so many steps; ValueError
+    where it was trained for its own number alone."""
+    from genkit import catalogue
+    from genkit.denoisers.diffusers import as_denoiser
+
+    facts = trained(student)
+    if steps == facts["steps"]:
+        return student
+    method = catalogue.method_class(facts["method"])
+    if not method.any_steps:
+        raise ValueError(
+            f"{label} was trained by {facts['method']} for its own number of steps, "
+            f"{facts['steps']}, alone; leave student_steps out"
+        )
+    loaded = as_denoiser(student)
+    config: Any = method.Config
+    built = method(config(steps=steps), loaded.denoiser.path, loaded.latent)
+    return _sampled_by(student, built.sampler())
 
 
 def opponents(
@@ -152,19 +180,17 @@ def opponents(
         found += [Contender(who, teacher, number, w) for number in steps if 1 in orders]
         for order in sorted(set(orders) - {1}):
             for number in (each for each in steps if each >= order):
-                other = _by_order(teacher, number, order)
+                other = _sampled_by(teacher, Sampler(number, order=order))
                 found.append(Contender(f"{who}, order {order}", other, number, w))
     return found
 
 
-def _by_order(teacher: Any, steps: int, order: int) -> Any:
-    """The teacher's pipeline with a multistep solver of `order`."""
+def _sampled_by(pipeline: Any, sampler: Sampler) -> Any:
+    """A pipeline's networks sampled by another sampler."""
     from genkit.denoisers.diffusers import as_denoiser
     from genkit.denoisers.families import rebuilt
     from genkit.hub import make_scheduler
-    from genkit.sampling import Sampler
 
-    who = as_denoiser(teacher).denoiser
-    sampler = Sampler(steps, order=order)
+    who = as_denoiser(pipeline).denoiser
     scheduler = make_scheduler(sampler, who.path, who.kind, who.time_scale, who.sigma_data)
-    return rebuilt(teacher, who.network, scheduler)
+    return rebuilt(pipeline, who.network, scheduler)

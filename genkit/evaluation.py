@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from genkit.metrics import Reference
 
 # Columns of the table and figures compared between seeds, where the data set's rows hold them.
-OWN = ("follows", "obeys", "kurtosis", "word_error", "mcd", "gv_ratio")
-SHOWN = (*OWN, "fd", "sw", "mmd", "recall", "precision", "seconds_per_sample")
+OWN = ("follows", "obeys", "kurtosis", "word_error", "mcd", "gv_ratio", "length_error")
+OWN += ("key", "tempo", "chords")
+# Of one long sample: at its end, and at its beginning.
+LONG = ("lasting_obeys_last", "lasting_drift_first", "lasting_drift_last")
+SHOWN = (*OWN, *LONG, "fd", "sw", "mmd", "recall", "precision", "seconds_per_sample")
 SPREAD = (*OWN, "fd", "sw", "mmd", "kid", "recall")
 
 
@@ -41,6 +44,8 @@ def evaluate(
     split: str = "test",
     mixed_precision: str = "no",
     quiet: bool = False,
+    student_steps: Sequence[int] = (),
+    beside: Sequence[Any] = (),
 ) -> dict[str, Any]:
     """Figures of a pipeline, of its teacher at `steps`, and of the two compared.
 
@@ -51,7 +56,9 @@ def evaluate(
     the velocity, which at equal steps is the harder opponent. guidance: scales of whatever is no
     student, by default its own. split: of the data set, whose samples (and prompts, where it has
     such) are measured against; settings are chosen on "validation". mixed_precision: "bf16" runs
-    all networks in bfloat16.
+    all networks in bfloat16. student_steps: of the student, where its method trains one for any
+    number; by default its own. beside: further pipelines of the same data, such as a regression on
+    the same pairs, which are measured likewise.
 
     Returns {"floor": {...}, "rows": [{"pipeline", "steps", "seed", "n", "fd", "sw", "mmd",
     "recall", "precision", "seconds_per_sample", ...}], "comparisons": [...], "spread": [...]}; what
@@ -59,10 +66,14 @@ def evaluate(
     ValueError for steps, n or seeds that cannot be, and for what cannot be opened.
     """
     _check(steps, n, seeds, bootstraps, orders)
+    if min(student_steps, default=1) < 1:
+        raise ValueError(f"student_steps are {list(student_steps)}; give numbers of at least 1")
     check_precision("mixed_precision", mixed_precision)
     label, student = _open(pipeline)
     modality, reference = _measured(student, data, label, split)
-    ours = contenders(label, student, steps, guidance)
+    ours = contenders(label, student, steps, guidance, student_steps)
+    for each in beside:
+        ours += contenders(*_open(each), steps, guidance)
     against = _recorded_teacher(student) if against is None else against
     theirs = []
     if against is not None:

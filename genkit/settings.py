@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+from genkit import data
 from genkit.catalogue import unknown
 from genkit.training.config import TrainerConfig, check_precision
 
@@ -26,8 +27,8 @@ class RunConfig:
     """Pixels of a side, to which pictures of your own are brought for a teacher; students take
     their teacher's."""
     decoder: str = ""
-    """A folder with a trained decoder of samples (of speech, a vocoder), with which a teacher's
-    pipeline is to leave; its students keep it."""
+    """A folder with a trained decoder of samples (of speech a vocoder, of music a codec), with
+    which a teacher's pipeline is to leave; its students keep it."""
     lora: int | None = None
     """Train low-rank adapters of this rank, left as an adapter file and merged; by default the
     whole network is trained."""
@@ -87,7 +88,8 @@ class Settings:
 
     @classmethod
     def of(cls, method: type, given: Mapping[str, Any], preset: str = "") -> Settings:
-        """Settings from keywords, over the method's preset for the data set `preset`.
+        """Settings from keywords, over the method's preset for the data set `preset`, or the data's
+        own for the method.
 
         ValueError for an unknown one, with the nearest there is, and for a value no run can have.
         """
@@ -96,6 +98,7 @@ class Settings:
         chosen: dict[str, dict[str, Any]] = {part: {} for part in kinds}
         presets: Mapping[str, Mapping[str, Any]] = method.presets  # type: ignore[attr-defined]
         own = dict(presets.get("", {})) | dict(presets.get(preset, {}))
+        own |= data.presets(preset, method.__module__.rsplit(".", 1)[-1])
         for name, value in (own | dict(given)).items():
             if name not in home:
                 raise unknown("setting", name, home)
@@ -105,14 +108,17 @@ class Settings:
         return settings
 
     def take_teacher(self, guidance: float, sampler: Sampler) -> None:
-        """Let a method take from its teacher what it was not given: the guidance it bakes in, and
-        the steps, with their grid, where it keeps the teacher's."""
+        """Let a method take from its teacher what it was not given: the guidance it bakes in, the
+        steps, with their grid, where it keeps the teacher's, and the share of teacher score
+        matching, which students that begin as the teacher have no need of."""
         own = asdict(self.method)
         if "guidance" in own and own["guidance"] is None:
             self.method.guidance = guidance
         if "steps" in own and own["steps"] is None:
             self.method.steps = sampler.steps
             self.method.times = self.method.times or sampler.times or ()
+        if "tsm_share" in own and own["tsm_share"] is None:
+            self.method.tsm_share = 0.3 if self.run.student_size else 0.0
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its name."""

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from genkit import evaluation
-from genkit.contenders import Contender, told
+from genkit.contenders import Contender, at_steps, told
 from genkit.data import emoji_scenes, load
 from genkit.evaluation import evaluate, figures, table
 from genkit.hub import Pipeline, save_pipeline
@@ -131,10 +131,29 @@ def test_guidance_is_swept_for_teachers_and_told_in_their_names(student: Path):
     assert x["tiny, guidance 1"] != x["tiny, guidance 2.5"]
 
 
+def test_a_student_of_any_steps_takes_several_beside_other_pipelines(tiny_teacher: Path, tmp_path):
+    facts = {"guidance": 1.0, "teacher": str(tiny_teacher), "data": "digits"}
+    pipeline = Pipeline.from_pretrained(tiny_teacher)
+    for name, method in (("any", "consistency"), ("one", "regression")):
+        save_pipeline(pipeline, tmp_path / name, facts | {"steps": 1, "method": method})
+    given = {"n": 10, "seeds": (0,), "bootstraps": 1, "quiet": True}
+    beside = (tmp_path / "one",)
+    found = evaluate(tmp_path / "any", None, (4,), **given, student_steps=(1, 2), beside=beside)
+    rows = {(row["pipeline"], row["steps"]): row["sw"] for row in found["rows"]}
+    assert rows.keys() == {("tiny", 4), ("any", 1), ("any", 2), ("one", 1)}
+    assert rows["any", 1] == rows["one", 1] != rows["any", 2]
+    # Noised again between its evaluations, as a consistency student is, and not on the ODE.
+    twice = at_steps("any", Pipeline.from_pretrained(tmp_path / "any"), 2)
+    assert twice.scheduler.stochastic
+    with pytest.raises(ValueError, match="regression for its own number of steps, 1, alone"):
+        evaluate(tmp_path / "one", **given, student_steps=(2,))
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [
         ({"steps": (0, 1)}, "at least 1"),
+        ({"student_steps": (0,)}, "at least 1"),
         ({"steps": ()}, "at least 1"),
         ({"n": 3}, "at least 6"),
         ({"seeds": (0, 0)}, "different"),

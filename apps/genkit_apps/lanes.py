@@ -1,24 +1,28 @@
 """A pipeline beside which another may draw: how it is opened, called, and told of.
 
-Any pipeline of genkit or diffusers that makes pictures of a prompt, or of class labels. What is
-left open in a call is filled with the trained values; a stock pipeline that was saved without them
-gets the defaults of its own `__call__`.
+Any pipeline of genkit or diffusers that makes pictures of a prompt, or of class labels; and ours
+that make sounds of a text or a prompt, or clips of actions. What is left open in a call is filled
+with the trained values; a stock pipeline that was saved without them gets the defaults of its own
+`__call__`.
 """
 
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 MOST = 64  # pictures of one call
+MADE = {"pictures": "drawn", "sounds": "heard", "clips": "played"}
 LIGHT = 50_000_000  # weights below which a race takes moments on a processor
 
 
 @dataclass(frozen=True)
 class Asked:
     """What a person asks for. n: pictures per prompt. steps, guidance: None means as trained.
-    negative: what is to be avoided, "" for nothing."""
+    negative: what is to be avoided, "" for nothing. more: further arguments by name, for whichever
+    pipeline takes them."""
 
     prompt: str
     seed: int = 0
@@ -26,6 +30,7 @@ class Asked:
     steps: int | None = None
     guidance: float | None = None
     negative: str = ""
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,15 +63,16 @@ class Lane:
 
     @classmethod
     def of(cls, name: str, role: str, pipeline: Any) -> Lane:
-        """The lane of an opened pipeline; ValueError where it takes neither prompt nor label."""
+        """The lane of an opened pipeline; ValueError where it takes neither prompt nor label, text
+        nor actions."""
         from genkit.hub import trained
 
         taken = inspect.signature(type(pipeline).__call__).parameters
         labelled = "class_labels" in taken and "network" in pipeline.components
-        if "prompt" not in taken and not labelled:
+        if not labelled and not {"prompt", "text", "actions"} & set(taken):
             raise ValueError(
                 f"{name} is a {type(pipeline).__name__}, which takes no prompt; the page shows "
-                "pipelines that make pictures of a prompt"
+                "pipelines that make something of a prompt, or follow actions"
             )
         record = trained(pipeline)
         own = {key: value.default for key, value in taken.items()}
@@ -78,6 +84,13 @@ class Lane:
         """Whether a call takes this argument."""
         return argument in inspect.signature(type(self.pipeline).__call__).parameters
 
+    @property
+    def makes(self) -> str:
+        """What comes of a call: "pictures", "sounds" or "clips"."""
+        if self.takes("actions"):
+            return "clips"
+        return "sounds" if self.takes("audio_end_in_s") else "pictures"
+
     def arguments(self, asked: Asked) -> dict[str, Any]:
         """The arguments of the pipeline's call. ValueError for an empty prompt where one is needed,
         labels there are none of, and too many pictures."""
@@ -86,7 +99,7 @@ class Lane:
 
         prompt = asked.prompt.strip()
         if not prompt and not self.takes("class_labels"):
-            raise ValueError("type what is to be drawn")
+            raise ValueError(f"type what is to be {MADE[self.makes]}")
         wanted = dict(call_arguments(self.pipeline, prompt or None))
         count = asked.n * len(next(iter(wanted.values())))
         if not 1 <= count <= MOST:
@@ -100,7 +113,8 @@ class Lane:
             "num_images_per_prompt": asked.n,
             "generator": sample_generators(asked.seed, count),
         }
-        given = {key: value for key, value in optional.items() if value is not None}
+        known = {**asked.more, **optional}
+        given = {key: value for key, value in known.items() if value is not None}
         return wanted | {key: value for key, value in given.items() if self.takes(key)}
 
     @property

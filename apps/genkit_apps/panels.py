@@ -8,15 +8,25 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from genkit_apps.lanes import Lane, Pair
-from genkit_apps.racing import SHOWN, Frame, Race, enlarged
+from genkit_apps.lanes import MADE, Lane, Pair
+from genkit_apps.racing import SHOWN, Frame, Race, Sound, enlarged
 
 if TYPE_CHECKING:
     from PIL import Image
 
+NOTES = {
+    "pictures": "Times are of whole calls: reading the prompt, drawing, and making the pictures; "
+    "previews are taken off. A preview is the noisy picture itself on its way.",
+    "sounds": "Times are of whole calls, from the text to the samples.",
+    "clips": "A frame's time is that of asking for it: its evaluations, the picture, and what is "
+    "kept for later ones. One that was drawn ahead, for the action that was expected, is there at "
+    "once.",
+}
+WIDEST = 800  # columns of a spectrogram
 # Prompts to begin with, by the data that a model was trained on. Those of emoji-scenes are
 # combinations that training never shows.
 EXAMPLES = {
@@ -29,6 +39,12 @@ EXAMPLES = {
     ),
     "digits": ("0,1,2,3,4,5,6,7,8,9", "3", "8,8,8,8", "2,0,2,6"),
 }
+SPEECH = (  # of pipelines that say a text
+    "Where is the tired king?",
+    "The old clock is beside the lake, and the quick fox finds it.",
+    "At 7:05 twelve small birds sat on the roof.",
+    "Hello.",
+)
 LABELS = ("0", "1", "0,1,2,3")  # of other pipelines of classes
 WORDS = (  # of other pipelines of text
     "a photo of a red apple on a wooden table",
@@ -58,6 +74,15 @@ STYLE = """
   border-radius: 8px; background: var(--background-fill-secondary); margin: 0; }
 .genkit-grid img { height: auto; aspect-ratio: auto; }
 .genkit-grid img.pixels { image-rendering: pixelated; }
+.genkit-sounds figure { margin: 0 0 .6rem; }
+.genkit-sounds img { width: 100%; height: 96px; border-radius: 8px; margin: 0; }
+.genkit-sounds .blank { height: 96px; border-radius: 8px;
+  background: var(--background-fill-secondary); }
+.genkit-sounds audio { width: 100%; margin: .4rem 0 .2rem; }
+.genkit-world { text-align: center; }
+.genkit-world img { width: min(100%, 512px); aspect-ratio: 1; image-rendering: pixelated;
+  border-radius: 8px; margin: 0 auto; }
+.genkit-world p { margin: .5rem 0 0; font-variant-numeric: tabular-nums; }
 .genkit-sum { font-size: 1.15rem; min-height: 1.7rem; }
 .genkit-sum b { color: var(--color-accent); }
 .genkit-note { border-left: 3px solid #e0a100; padding: .5rem .8rem; margin: .4rem 0 0;
@@ -79,24 +104,28 @@ STYLE = """
 def examples(lane: Lane) -> tuple[str, ...]:
     """Prompts to begin with, for a model trained on what `lane` was."""
     known = EXAMPLES.get(str(lane.record.get("data", "")))
-    return known or (LABELS if lane.takes("class_labels") else WORDS)
+    if known is not None:
+        return known
+    if lane.takes("text"):
+        return SPEECH
+    return LABELS if lane.takes("class_labels") else WORDS
 
 
 def hint(lane: Lane) -> str:
     """What an empty field for the prompt says."""
     if lane.takes("class_labels"):
         return "Labels with commas between them, such as 3,1,4; nothing is one of each"
-    return "What is to be drawn"
+    return f"What is to be {MADE[lane.makes]}"
 
 
-def head(pair: Pair) -> str:
-    """The page's name and what it is about."""
+def head(pairs: Sequence[Pair]) -> str:
+    """The page's name and what it is about; of one student alone, why it has no teacher."""
     text = (
-        "One prompt, the same noise: a slow teacher, step by step, beside the student that learned "
-        "to draw at once."
+        "The same task, the same noise: a slow teacher, step by step, beside the student that "
+        "learned to do it at once."
     )
-    if pair.teacher is None:
-        text = sentence(pair.missing)
+    if len(pairs) == 1 and pairs[0].teacher is None:
+        text = sentence(pairs[0].missing)
     return f'<div class="genkit-head"><h1>genkit</h1><p>{escape(text)}</p></div>'
 
 
@@ -142,7 +171,7 @@ def panel(lane: Lane, frame: Frame | None, asked: tuple[str, int]) -> str:
         f'<section class="genkit-lane genkit-{lane.role}">'
         f'<header>{title}<span class="time">{time}</span></header>'
         f'<div class="genkit-track"><i style="width:{far:.1%}"></i></div>'
-        f"{grid(frame, *asked)}</section>"
+        f"{players(frame) if lane.makes == 'sounds' else grid(frame, *asked)}</section>"
     )
 
 
@@ -167,6 +196,38 @@ def grid(frame: Frame | None, prompt: str, many: int) -> str:
     if frame is not None and images:
         cells = "".join(_picture(each, prompt, frame.done, many == 1) for each in images)
     return f'<div class="genkit-grid" style="{style}">{cells}</div>'
+
+
+def players(frame: Frame | None) -> str:
+    """Sounds as spectrograms over players, an empty place where one is still to come."""
+    if frame is None or not frame.sounds:
+        return '<div class="genkit-sounds"><div class="blank"></div></div>'
+    made = "".join(_player(each, frame.seconds / len(frame.sounds)) for each in frame.sounds)
+    return f'<div class="genkit-sounds">{made}</div>'
+
+
+def _player(sound: Sound, seconds: float) -> str:
+    from genkit.audio.files import wav_bytes
+
+    held = base64.b64encode(wav_bytes(sound.samples, sound.sample_rate)).decode()
+    faster = times(sound.seconds / max(seconds, 1e-9))
+    said = f"{sound.seconds:.2f} s of sound, made {faster} times as fast as it plays"
+    return (
+        f'<figure><img alt="spectrogram" src="{data_uri(spectrogram(sound), True)}">'
+        f'<audio controls src="data:audio/wav;base64,{held}"></audio>'
+        f"<figcaption>{said}</figcaption></figure>"
+    )
+
+
+def spectrogram(sound: Sound) -> Image.Image:
+    """A sound's log-mels as a picture of at most WIDEST columns, low bands at the bottom."""
+    from genkit.audio import pictures
+    from genkit.audio.files import resample
+    from genkit.audio.spectra import SPEECH, log_mel
+
+    mono = sound.samples if sound.samples.ndim == 1 else sound.samples.mean(1)
+    mel = log_mel(resample(mono.float(), sound.sample_rate, SPEECH.sample_rate)[None])[0]
+    return pictures.spectrogram(SPEECH.normalise(mel[:: -(-len(mel) // WIDEST)]), scale=1)
 
 
 def _picture(image: Image.Image, prompt: str, done: bool, alone: bool) -> str:
@@ -199,10 +260,7 @@ def models(pair: Pair) -> str:
     )
     names = ("", "model", "steps", "guidance", "weights", "trained on", "method", "runs on")
     titles = "".join(f"<th>{name}</th>" for name in names)
-    note = (
-        "Times are of whole calls: reading the prompt, drawing, and making the pictures; previews "
-        "are taken off. A preview is the noisy picture itself on its way."
-    )
+    note = NOTES[pair.student.makes]
     table = f'<table class="genkit-models"><tr>{titles}</tr>{rows}</table>'
     return f'<div class="genkit-foot">{table}{note}</div>'
 

@@ -29,9 +29,22 @@ SHARE = 0.25  # of the time since the last preview, what the next may cost at mo
 
 
 @dataclass(frozen=True)
+class Sound:
+    """samples (n,), or (n, channels), in [-1, 1]; sample_rate in Hz."""
+
+    samples: Tensor
+    sample_rate: int
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.sample_rate
+
+
+@dataclass(frozen=True)
 class Frame:
     """What a lane has drawn so far. seconds: of drawing, previews not counted. notes: what the
-    pipeline warned of, known when it is done. images: none where a step cannot be shown."""
+    pipeline warned of, known when it is done. images: none where a step cannot be shown. sounds: of
+    a pipeline that makes such."""
 
     step: int
     steps: int | None
@@ -39,6 +52,7 @@ class Frame:
     images: tuple[Image.Image, ...] = ()
     done: bool = False
     notes: tuple[str, ...] = ()
+    sounds: tuple[Sound, ...] = ()
 
 
 class Clock:
@@ -97,6 +111,29 @@ class Worker:
         """Run `job` after all that came before; it must not raise."""
         self._jobs.put(job)
 
+    def ask(self, job: Callable[[], Any]) -> Any:
+        """What `job` returns, or raises, run after all that came before. Stopped where the page
+        closes first."""
+        mail: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+        def run() -> None:
+            try:
+                mail.put((job(), None))
+            except BaseException as error:  # the asker's to handle, whatever it is
+                mail.put((None, error))
+
+        self.submit(run)
+        while True:
+            try:
+                made, error = mail.get(timeout=0.5)
+            except queue.Empty:
+                if self.closed.is_set():
+                    raise Stopped from None
+                continue
+            if error is not None:
+                raise error
+            return made
+
     def close(self, seconds: float = 5.0) -> None:
         """End the call in progress after its step, and wait for that: torch aborts a process that
         ends while it computes on another thread."""
@@ -154,8 +191,8 @@ def _call(
             watched = _callbacks(lane, _watch(clock, steps, send, over))
             made = lane.pipeline(**arguments, **watched)
             seconds = clock.seconds
-        if "images" not in made:
-            raise ValueError(f"{lane.name} makes no pictures; the page shows pictures only")
+        if "images" not in made and "audios" not in made:
+            raise ValueError(f"{lane.name} makes neither pictures nor sounds, which the page shows")
     except Stopped:
         return
     except BaseException as error:  # the watcher's to handle, whatever it is
@@ -163,7 +200,17 @@ def _call(
         return
     told = [str(each.message) for each in caught if issubclass(each.category, UserWarning)]
     notes = tuple(dict.fromkeys(told))
-    send(Frame(steps or 0, steps, seconds, tuple(made["images"]), True, notes))
+    images = tuple(made["images"]) if "images" in made else ()
+    send(Frame(steps or 0, steps, seconds, images, True, notes, sounds_of(made)))
+
+
+def sounds_of(made: Any) -> tuple[Sound, ...]:
+    """The sounds of what a pipeline returned, each of its own length."""
+    if "audios" not in made:
+        return ()
+    pairs = zip(made["audios"], made["lengths"], strict=True)
+    cut = [audio[:, : int(n)].cpu().T for audio, n in pairs]
+    return tuple(Sound(x[:, 0] if x.shape[1] == 1 else x, made["sample_rate"]) for x in cut)
 
 
 def _callbacks(lane: Lane, after: Callable[..., dict[str, Any]]) -> dict[str, Any]:

@@ -48,6 +48,7 @@ def read(file: Path | str, sample_rate: int) -> Tensor:
 
 
 def _wav(path: Path) -> tuple[np.ndarray, int]:
+    import struct
     import warnings
 
     from scipy.io import wavfile
@@ -56,7 +57,7 @@ def _wav(path: Path) -> tuple[np.ndarray, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks it does not know
             rate, samples = wavfile.read(path)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, struct.error) as error:  # the last where it is cut off
         raise ValueError(f"{path} cannot be read as a WAV file ({error})") from error
     if samples.dtype == np.uint8:
         return samples.astype(np.float32) / 128 - 1, rate

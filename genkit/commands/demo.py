@@ -1,6 +1,8 @@
-"""Open a page where a teacher and its student draw the same prompt: genkit demo [options].
+"""Open a page where a teacher and its student do the same: genkit demo [options].
 
-The page is served on this machine and needs no network. It needs Gradio: pip install "genkit[app]".
+Pictures, speech and music of one prompt, teacher beside student, and worlds that are played: a tab
+for each student. The page is served on this machine and needs no network. It needs Gradio: pip
+install "genkit[app]".
 """
 
 from __future__ import annotations
@@ -10,16 +12,18 @@ from dataclasses import dataclass
 
 from genkit.commands.flags import parse
 
-STUDENT = "emoji-onestep"  # the shipped student that is shown when none is named
+# The students that are shown when none is named, those of them that are shipped.
+STUDENTS = ("emoji-onestep", "speech-onestep", "world-onestep", "music-fewstep")
 GRADIO = 6  # the oldest major version that the page is written for
 
 
 @dataclass
 class Demo:
-    student: str = STUDENT
-    """A shipped name (genkit list pipelines), a folder, or a hub id."""
+    student: tuple[str, ...] = ()
+    """Shipped names (genkit list pipelines), folders, or hub ids, with commas between them; by
+    default the shipped ones."""
     teacher: str | None = None
-    """Likewise; by default the teacher that the student was distilled from."""
+    """Likewise, of one student; by default the teacher that it was distilled from."""
     port: int | None = None
     """Port of the page; by default the first free one from 7860."""
     share: bool = False
@@ -32,11 +36,12 @@ def run(argv: list[str]) -> int:
     """Serve the page until interrupted."""
     asked = parse(Demo, argv, "demo")
     check_gradio()
-    from genkit.hub import hide_loading_bars
+    from genkit.hub import hide_loading_bars, shipped
     from genkit_apps.demo import serve
 
     hide_loading_bars()
-    serve(asked.student, asked.teacher, asked.port, asked.share, asked.browser)
+    students = asked.student or tuple(name for name in STUDENTS if name in shipped())
+    serve(students, asked.teacher, asked.port, asked.share, asked.browser)
     return 0
 
 

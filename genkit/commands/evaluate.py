@@ -1,6 +1,7 @@
 """Measure a pipeline against data and its teacher: genkit evaluate PIPELINE [options].
 
-Students run at their trained number of steps, the teacher at every number in --steps.
+Students run at their trained number of steps or at --student-steps, the teacher at every number in
+--steps.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ class Evaluate:
     """Its teacher; by default the one its record names, if that is here."""
     steps: tuple[int, ...] = (1, 2, 4, 50)
     """Numbers of steps the teacher takes."""
+    student_steps: tuple[int, ...] = ()
+    """Numbers of steps the student takes, where its method trains one for any; by default its
+    own."""
+    beside: tuple[str, ...] = ()
+    """Further pipelines in the same table, such as a regression on the same pairs."""
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 2000
     """Samples per seed."""
     seeds: tuple[int, ...] = (0, 1)

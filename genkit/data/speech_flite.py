@@ -7,8 +7,11 @@ equaliser vary and are told in no condition, so that a text does not determine t
 from genkit.data.base import Samples
 from genkit.data.cache import cache_folder
 from genkit.data.speech_folder import is_speech_folder, read_speech_folder
+from genkit.data.speech_samples import SPOKEN
 
 NAME = "speech-flite"
+METHOD = "edm"
+PRESETS = SPOKEN
 
 
 def load(split: str = "train") -> Samples:

@@ -15,8 +15,10 @@ from pathlib import Path
 from genkit.audio.files import read
 from genkit.audio.spectra import SPEECH
 from genkit.data.base import Samples
-from genkit.data.speech_samples import Utterance, gather
+from genkit.data.speech_samples import SPOKEN, Utterance, gather
 
+METHOD = "edm"
+PRESETS = SPOKEN
 TABLE, WAVS = "metadata.csv", "wavs"
 SPLITS = ("train", "validation", "test")
 
@@ -87,5 +89,6 @@ def read_speech_folder(folder: Path, split: str = "train", name: str = "") -> Sa
 def _sounds(folder: Path, lines: list[Line], speakers: list[str]) -> Iterator[Utterance]:
     for line in lines:
         wav = folder / WAVS / f"{line.id}.wav"
-        file = wav if wav.exists() else wav.with_suffix(".flac")
+        flac = wav.with_suffix(".flac")
+        file = flac if flac.exists() and not wav.exists() else wav
         yield read(file, SPEECH.sample_rate), line.text, speakers.index(line.speaker)

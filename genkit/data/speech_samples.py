@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,25 @@ from genkit.audio.spectra import SPEECH, istft, log_mel, stft
 from genkit.data.base import Samples
 
 FRAMES = 256  # 4.1 s
+# Untuned: on one core a teacher is about 50 minutes, a student with its pairs about 15, by the time
+# of a step; no run of that length has been made. In the first 100 steps of a teacher Muon is no
+# better than AdamW, and dearer. Measuring while training costs more than so few samples tell.
+_ALL: dict[str, Any] = {
+    "batch_size": 16,
+    "mixed_precision": "bf16",
+    "measure_every": 0,
+    "sample_every": 500,
+    "checkpoint_every": 500,
+    "evaluate_n": 100,
+    "evaluate_seeds": (0,),
+}
+SPOKEN: dict[str, dict[str, Any]] = {
+    "edm": _ALL | {"max_steps": 5000, "warmup": 200, "drop": 0.0, "sample_every": 1000},
+    "consistency": _ALL | {"max_steps": 1200},
+    "reflow": _ALL | {"max_steps": 1800, "pairs": 2000, "pair_steps": 8, "pair_precision": "bf16"},
+    "regression": _ALL
+    | {"max_steps": 1800, "pairs": 2000, "pair_steps": 8, "pair_precision": "bf16"},
+}
 Utterance = tuple[Tensor, str, int]  # samples (n,), what is said, number of the speaker
 
 

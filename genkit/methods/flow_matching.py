@@ -35,9 +35,10 @@ class Method(base.Method):
             "measure_every": 1000,
             "checkpoint_every": 1000,
         },
-        # Untuned: no run of any length has been made. Forced half of the time, as sampling is.
+        # Untuned: about 50 minutes on one core, by a step's time; no run so long has been made.
+        # Forced half of the time, as sampling is, which takes twice as long.
         "world": {
-            "max_steps": 4_000,
+            "max_steps": 2_000,
             "batch_size": 8,
             "warmup": 200,
             "muon": r"blocks\.",

@@ -34,16 +34,18 @@ class Method(base.Method):
             "pairs": 40_000,
             "pair_steps": 8,
         },
-        # Untuned: no run of any length has been made.
+        # Untuned: about 15 minutes on one core with its pairs, by a step's time; no run so long has
+        # been made.
         "world": {
-            "pairs": 1000,
+            "pairs": 500,
             "pair_steps": 6,
             "pair_precision": "bf16",
-            "max_steps": 1000,
+            "max_steps": 300,
+            "warmup": 20,
             "batch_size": 8,
             "muon": r"blocks\.",
             "mixed_precision": "bf16",
-            "sample_every": 500,
+            "sample_every": 100,
             "measure_every": 0,
             "evaluate_n": 64,
             "evaluate_seeds": (0,),

@@ -16,6 +16,7 @@ from genkit.modalities.actions import ActionClips
 from genkit.modalities.base import Modality
 from genkit.modalities.classes import ClassImages, labels
 from genkit.modalities.film import has_encoder, write_clip
+from genkit.modalities.music import Music
 from genkit.modalities.speech import SpokenTexts
 from genkit.modalities.texts import TextImages
 
@@ -23,6 +24,7 @@ __all__ = [
     "ActionClips",
     "ClassImages",
     "Modality",
+    "Music",
     "SpokenTexts",
     "TextImages",
     "call_arguments",
@@ -30,6 +32,7 @@ __all__ = [
     "many_argument",
     "modality",
     "saved",
+    "speaks",
     "takes_actions",
     "takes_labels",
 ]
@@ -39,11 +42,13 @@ KINDS: dict[tuple[str, ...], Callable[[Samples], Modality]] = {
     ("caption",): TextImages.of,
     ("action",): ActionClips.of,
     ("caption", "frames", "speaker"): SpokenTexts.of,
+    ("bars", "bpm", "caption", "frames", "instrument", "key"): Music.of,
 }
 # {a teacher's pipeline class: of(data, teacher)} of those that are asked by other than pictures'
 # captions.
 TEACHERS: dict[str, Callable[[Samples | Prompts, Loaded], Modality]] = {
     "TextToSpeechPipeline": SpokenTexts.of_teacher,
+    "MusicPipeline": Music.of_teacher,
 }
 
 
@@ -86,6 +91,11 @@ def many_argument(pipeline: Any) -> str:
 def takes_actions(pipeline: Any) -> bool:
     """Whether a pipeline is asked for clips by an action for each frame."""
     return _takes(pipeline, "actions")
+
+
+def speaks(pipeline: Any) -> bool:
+    """Whether a pipeline is asked for the speech of a text."""
+    return _takes(pipeline, "text") and _takes(pipeline, "speaker")
 
 
 def saved(made: Any, out: Path, seed: int) -> list[Path]:

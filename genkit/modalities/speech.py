@@ -130,6 +130,11 @@ class SpokenTexts(Modality):
     def cond(self, n: int) -> dict[str, Tensor]:
         return {name: value[:] for name, value in self._read(self.asked(n)).items()}
 
+    def preview_cond(self) -> dict[str, Tensor]:
+        # Two sounds of each text.
+        texts = self.cond(self.preview_n // 2)
+        return {name: value.repeat_interleave(2, 0) for name, value in texts.items()}
+
     def training_cond(self, n: int) -> dict[str, Any]:
         return self._read([self.said[i % len(self.said)] for i in range(n)])
 

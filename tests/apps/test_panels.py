@@ -100,7 +100,7 @@ def test_nothing_of_a_stranger_runs(text_teacher, text_student):
     bad = '"><script>alert(1)</script>'
     told = Race(student=done(SMALL, notes=(bad,)))
     named = panels.panel(text_student, told.student, (bad, 1))
-    for text in (named, panels.summary(told, bad), panels.head(Pair(text_student, missing=bad))):
+    for text in (named, panels.summary(told, bad), panels.head([Pair(text_student, missing=bad)])):
         assert "<script" not in text and "&lt;script" in text
     record = {"data": bad, "method": bad}
     odd = type(text_teacher)(bad, "teacher", text_teacher.pipeline, 5, 1.0, record)
@@ -109,7 +109,7 @@ def test_nothing_of_a_stranger_runs(text_teacher, text_student):
 
 def test_the_page_needs_nothing_from_elsewhere(text_teacher, text_student):
     pair = Pair(text_student, text_teacher)
-    text = panels.STYLE + panels.head(pair) + panels.models(pair)
+    text = panels.STYLE + panels.head([pair]) + panels.models(pair)
     assert not re.search(r"https?:|//|@import|url\(", text)
 
 
@@ -122,4 +122,4 @@ def test_the_models_are_told_of(text_teacher, text_student):
 
 
 def test_a_student_alone_is_said(text_student):
-    assert "Nobody taught it." in panels.head(Pair(text_student, missing="nobody taught it"))
+    assert "Nobody taught it." in panels.head([Pair(text_student, missing="nobody taught it")])

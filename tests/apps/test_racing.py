@@ -265,7 +265,7 @@ def test_an_older_callback_is_watched_too(worker):
 
 
 def test_a_pipeline_that_makes_no_pictures_is_said(worker):
-    with pytest.raises(ValueError, match="older makes no pictures"):
+    with pytest.raises(ValueError, match="older makes neither pictures nor sounds"):
         list(draw(Lane.of("older", "teacher", Older("frames")), Asked("a"), worker))
 
 

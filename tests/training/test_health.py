@@ -65,6 +65,23 @@ def test_a_constant_start_is_given_half_of_the_stage():
         made.judge(samples(0.004, seed=3), 0.5)
 
 
+def test_a_trial_too_short_to_learn_in_is_not_stopped_for_its_start():
+    """As a student of a barely trained teacher: near the mean at first, and a little better."""
+    made = health(start=samples(0.4, 0.25))
+    made.judge(samples(0.4, 0.27), 0.6, steps=24)
+    with pytest.raises(Collapse, match="deviation"):
+        made.judge(samples(0.4, 0.27), 0.6, steps=240)
+    with pytest.raises(Collapse, match="noise"):
+        health().judge(samples(0.001), 0.6, steps=24)
+
+
+def test_a_start_just_within_the_limit_may_cross_it():
+    made = health(start=samples(0.4, 0.34))
+    made.judge(samples(0.4, 0.33), 0.2)
+    with pytest.raises(Collapse, match="deviation"):
+        made.judge(samples(0.4, 0.2), 0.2)
+
+
 def test_a_bad_start_that_gets_worse_stops_early():
     made = health(start=samples(0.02))
     with pytest.raises(Collapse, match="noise"):

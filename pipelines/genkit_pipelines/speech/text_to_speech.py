@@ -7,7 +7,7 @@ of equal padded length, so that what one of them becomes does not depend on the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +17,14 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 from torch.nn import functional as F
 
-from genkit.audio.spectra import SPEECH
+from genkit.audio.spectra import SPEECH, griffin_lim
 from genkit.denoisers.calls import speech
 from genkit.networks.alignment import spread, whole_durations
 from genkit.phonemes import ids, phonemes, sentences
 from genkit.sampling import Generators
 from genkit_pipelines.audio_output import AudioChunk, AudioOutput, Span
-from genkit_pipelines.speech.windows import windows
 from genkit_pipelines.trained import AfterStep, TrainedPipeline, tensor_inputs
+from genkit_pipelines.windows import windows
 
 OUTPUTS = ("pt", "np", "latent")
 LONGEST = 600.0  # seconds of audio_end_in_s
@@ -85,7 +85,7 @@ class TextToSpeechPipeline(TrainedPipeline):
         names = self.speakers
         if speaker is None:
             return 0
-        if isinstance(speaker, int) and 0 <= speaker < len(names):
+        if isinstance(speaker, int) and not isinstance(speaker, bool) and 0 <= speaker < len(names):
             return speaker
         if speaker in names:
             return names.index(str(speaker))
@@ -182,7 +182,7 @@ class TextToSpeechPipeline(TrainedPipeline):
 
     def _sounds(self, mels: list[list[Tensor]], seconds: float | None) -> tuple[Tensor, Tensor]:
         """(samples (n, 1, longest), their numbers (n,)) of texts' mels."""
-        sounds = [torch.cat(list(windows(self.vocoder, each))) for each in mels]
+        sounds = [torch.cat(list(_sound(self.vocoder, each))) for each in mels]
         if seconds is not None:
             sounds = [each[: round(seconds * self.sample_rate)] for each in sounds]
         made, lengths = _stacked([each[:, None] for each in sounds])
@@ -198,7 +198,9 @@ class TextToSpeechPipeline(TrainedPipeline):
         if not SLOWEST <= speed <= FASTEST:
             raise ValueError(f"speed is {speed}; give one from {SLOWEST} to {FASTEST}")
         if seconds is not None and not 1 / self.sample_rate <= seconds <= LONGEST:
-            raise ValueError(f"audio_end_in_s is {seconds}; give up to {LONGEST:g} seconds")
+            raise ValueError(
+                f"audio_end_in_s is {seconds}; give more than 0 and at most {LONGEST:g} seconds"
+            )
         if many < 1:
             raise ValueError(f"num_waveforms_per_prompt is {many}; give at least 1")
         if output_type not in OUTPUTS:
@@ -313,7 +315,7 @@ class TextToSpeechPipeline(TrainedPipeline):
         if audio_end_in_s is not None:
             left = min(left, round(audio_end_in_s * self.sample_rate))
         held, start = [], 0
-        for made in windows(self.vocoder, mels):
+        for made in _sound(self.vocoder, mels):
             held.append(made[: left - start - sum(len(each) for each in held)])
             size = sum(len(each) for each in held)
             last = start + size >= left
@@ -337,6 +339,15 @@ def _cut(symbols: list[str]) -> list[list[str]]:
     if "," in reach[len(reach) // 2 :]:
         place = max(i for i in range(len(reach)) if reach[i] == ",")
     return [[*symbols[:place], ","], *_cut([",", *symbols[place + 1 :]])]
+
+
+def _sound(vocoder: Any | None, mels: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Samples of one clip in windows; without a vocoder all at the end, by Griffin-Lim."""
+    if vocoder is not None:
+        yield from windows(vocoder, mels)
+        return
+    whole = torch.cat(list(mels))
+    yield griffin_lim(SPEECH.restore(whole.float().cpu())[None])[0]
 
 
 def _longest(pieces: list[Piece]) -> int:

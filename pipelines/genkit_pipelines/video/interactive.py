@@ -150,12 +150,15 @@ class InteractiveVideoPipeline(TrainedPipeline):
         self, frames: int = 1, num_inference_steps: int | None = None, predict: Predict = same_again
     ) -> None:
         """Draw up to `frames` frames for the actions that `predict` expects, so that `step` has
-        them at once if it is right. ValueError for more than can be taken back."""
+        them at once if it is right; of seed 0 without `reset` before. ValueError for more than can
+        be taken back."""
         if not 1 <= frames <= self._ahead:
             raise ValueError(f"{frames} frames ahead; give 1 to {self._ahead}")
         steps = self.trained_steps(num_inference_steps)
+        if self._game is None:
+            self.reset()
         game = self._game
-        assert game is not None, "there is a frame to go on from"
+        assert game is not None, "reset makes one"
         while len(game.ahead) < frames:
             drafted = [action for action, _ in game.ahead]
             action = self.check_actions([predict([*game.actions, *drafted])])[0]

@@ -1,0 +1,32 @@
+"""Presets: where they stand, and that what is given goes before them."""
+
+from pathlib import Path
+
+from genkit import catalogue, data
+from genkit.settings import Settings
+
+
+def test_presets_of_a_data_set_lie_under_what_is_given():
+    method = catalogue.method_class("dmd2")
+    preset = method.presets["digits"]  # type: ignore[attr-defined]
+    settings = Settings.of(method, {"pairs": 7}, "digits")
+    assert settings.run.pairs == 7 != preset["pairs"]
+    assert settings.trainer.max_steps == preset["max_steps"]
+    assert settings.method.warmup_share == preset["warmup_share"]
+    assert Settings.of(method, {}, "unheard of") == Settings.of(method, {})
+    for name in catalogue.methods():
+        for each in catalogue.method_class(name).presets:  # type: ignore[attr-defined]
+            Settings.of(catalogue.method_class(name), {}, each)
+
+
+def test_presets_may_stand_with_the_data(tmp_path: Path):
+    edm = catalogue.method_class("edm")
+    found = Settings.of(edm, {"batch_size": 3}, "speech-flite")
+    assert found.trainer.batch_size == 3 and found.trainer.measure_every == 0
+    assert found.method.drop == 0.0  # type: ignore[attr-defined]
+    (tmp_path / "wavs").mkdir()
+    (tmp_path / "metadata.csv").write_text("a|Go.\n")
+    assert Settings.of(edm, {"batch_size": 3}, str(tmp_path)) == found
+    for name in data.names():
+        for method in catalogue.methods():
+            Settings.of(catalogue.method_class(method), {}, name)
