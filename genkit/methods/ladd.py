@@ -35,7 +35,7 @@ class Method(base.Method):
     presets = {
         # A student that learns as fast as the heads outruns them, to nine times the variance.
         "known-density": {"lr": 2e-4, "head_lr": 2e-3, "time_mean": 0.0, "penalty": 0.1},
-        "analytic-digits": {"time_mean": -1.0, "penalty": 1.0},
+        "analytic-digits": {"lr": 1e-4},
     }
 
     @dataclass

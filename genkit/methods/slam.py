@@ -37,7 +37,7 @@ class Method(lcm.Method):
     presets = {
         # Near gamma = 0 the released sigma_gamma is far from the noise there is, at pure noise most
         # of all; a thousand steps do not absorb it.
-        "known-density": {"gamma_low": 0.7},
+        "known-density": {"gamma_low": 0.9},
     }
 
     @dataclass
