@@ -22,17 +22,17 @@ from torch import nn
 
 from genkit import catalogue, hub
 from genkit.acceleration.training_attention import quicken_training
-from genkit.data import open_data
+from genkit.data import default_method, open_data
 from genkit.data.base import Prompts
 from genkit.denoisers.base import Denoiser
 from genkit.denoisers.causal import network_denoiser
-from genkit.denoisers.diffusers import Loaded, as_denoiser, load_denoiser
+from genkit.denoisers.diffusers import Loaded
 from genkit.evaluation import evaluate
-from genkit.latents import vae_scale
 from genkit.lora import adapted
 from genkit.methods.base import Method, begin_student
 from genkit.modalities import Modality, modality
 from genkit.networks.size import parameters, parsed, resized
+from genkit.opening import open_kin, open_teacher, picture_size
 from genkit.runs import REPORT, Run, Teacher, say
 from genkit.settings import RunConfig, Settings
 from genkit.training.checkpoints import Checkpoints
@@ -47,22 +47,26 @@ QUICKSTART = {"teacher": "emoji-teacher", "method": "dmd2", "out": "runs/quickst
 def train(
     data: str,
     out: str | os.PathLike[str],
-    method: str = "flow_matching",
+    method: str | None = None,
     resume: bool = False,
     **config: Any,
 ) -> Any:
     """Train a teacher on a data set in the folder `out`, and return its pipeline.
 
-    resume: go on with the unfinished run in `out`; a finished one is opened. config: any setting of
-    the method, the trainer or the run. ValueError for what cannot be, before anything is made;
-    Collapse if training goes wrong, Interrupted (saved) at Ctrl-C, OSError for a full disk.
+    method: by default the data's own, mostly flow_matching. resume: go on with the unfinished run
+    in `out`; a finished one is opened. config: any setting of the method, the trainer or the run.
+    ValueError for what cannot be, before anything is made; Collapse if training goes wrong,
+    Interrupted (saved) at Ctrl-C, OSError for a full disk.
     """
     run, record = prepare_teacher(data, method, **config)
     return _go(run, record, Path(out), resume)
 
 
-def prepare_teacher(data: str, method: str, **config: Any) -> tuple[Run, dict[str, Any]]:
+def prepare_teacher(
+    data: str, method: str | None = None, **config: Any
+) -> tuple[Run, dict[str, Any]]:
     """The run that `train` goes, and its record: all that can be refused is refused here."""
+    method = method or default_method(data)
     if catalogue.method(method).facts["has_teacher"]:
         raise ValueError(f"{method} needs a teacher: use distill, or genkit train-distill {method}")
     settings = Settings.of(catalogue.method_class(method), config, data)
@@ -165,7 +169,7 @@ def _further(
     owner = type(first.pipeline)
     if "style" not in inspect.signature(owner.__call__).parameters:
         raise ValueError(f"{owner.__name__} takes no style, by which a merged student is asked")
-    found = [_kin("teacher", each, first) for each in teachers]
+    found = [open_kin("teacher", each, first) for each in teachers]
     hashes = [hub.weights_hash(denoiser) for denoiser, _ in found]
     names = [name for _, name in found]
     return [each for each, _ in found], {"teachers": names, "teachers_weights": hashes}
@@ -195,7 +199,7 @@ def _begin(method: Method, student: Any, teacher: Loaded, settings: RunConfig) -
             raise ValueError("an earlier student has its size; leave out student or student_size")
         resized(teacher.denoiser, size)  # what cannot be built is said before pairs are made
     if student is not None:
-        earlier, name = open_student(student, teacher)
+        earlier, name = open_kin("student", student, teacher)
         quicken_training(earlier)
         record = {"student": name, "student_weights": hub.weights_hash(earlier)}
 
@@ -318,58 +322,6 @@ def read_config(file: str | os.PathLike[str]) -> dict[str, Any]:
     if "teachers" in held:
         told["teachers"] = tuple(held["teachers"])
     return told | settings
-
-
-def picture_size(teacher: Loaded) -> int:
-    """Pixels of a side of what the teacher draws."""
-    return teacher.latent[-1] * vae_scale(teacher.pipeline.components.get("vae"))
-
-
-def open_teacher(teacher: Any) -> tuple[Loaded, str, dict[str, Any]]:
-    """(teacher, its name, what its pipeline remembers) of a pipeline or the name of one."""
-    named = isinstance(teacher, str | os.PathLike)
-    loaded = load_denoiser(teacher) if named else as_denoiser(teacher)
-    facts = hub.trained(loaded.pipeline)
-    name = str(teacher) if named else facts.get("description", type(teacher).__name__)
-    return loaded, name, facts
-
-
-def open_student(student: Any, teacher: Loaded) -> tuple[Denoiser, str]:
-    """(an earlier student, its name) of a pipeline or the name of one.
-
-    ValueError where another teacher's distillation cannot go on with it: its samples, path, kind of
-    prediction, text encoder or autoencoder are not the teacher's.
-    """
-    return _kin("student", student, teacher)
-
-
-def _kin(role: str, pipeline: Any, teacher: Loaded) -> tuple[Denoiser, str]:
-    """`open_student`, for what plays any role beside the teacher."""
-    loaded, name, _ = open_teacher(pipeline)
-    mine, theirs = loaded.denoiser, teacher.denoiser
-    facts = {
-        "samples": (loaded.latent, teacher.latent),
-        "path": (mine.path.config(), theirs.path.config()),
-        "kind of prediction": (mine.kind, theirs.kind),
-        "time scale": (mine.time_scale, theirs.time_scale),
-        "other parts": (_other_parts(loaded), _other_parts(teacher)),
-    }
-    for what, (here, there) in facts.items():
-        if here != there:
-            raise ValueError(
-                f"the {role} {name} has {what} {here}, the teacher {there}; give one that is kin "
-                "to this teacher"
-            )
-    return mine, name
-
-
-def _other_parts(loaded: Loaded) -> dict[str, str]:
-    """{part: the beginning of its weights' hash} of all but the denoising network."""
-    return {
-        name: hub.weights_hash(part)[:12]
-        for name, part in loaded.pipeline.components.items()
-        if isinstance(part, nn.Module) and name != loaded.family.role
-    }
 
 
 def fresh_denoiser(kind: Modality, method: type[Method], config: Any) -> Any:

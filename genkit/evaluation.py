@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Columns of the table and figures compared between seeds, where the data set's rows hold them.
 OWN = ("follows", "obeys", "kurtosis", "word_error", "mcd", "gv_ratio", "length_error")
+OWN += ("key", "tempo", "chords")
 # Of one long sample: at its end, and at its beginning.
 LONG = ("lasting_obeys_last", "lasting_drift_first", "lasting_drift_last")
 SHOWN = (*OWN, *LONG, "fd", "sw", "mmd", "recall", "precision", "seconds_per_sample")

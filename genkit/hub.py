@@ -49,7 +49,9 @@ def make_scheduler(
     A stock one where its config can hold the grid and it takes the same steps; else ours.
     sigma_data: `Denoiser.sigma_data`, of a network with EDM's preconditioning.
     """
-    stock = _stock_scheduler(sampler, path, kind, time_scale)
+    from genkit.schedulers.stock import stock_scheduler
+
+    stock = stock_scheduler(sampler, path, kind, time_scale)
     if stock is not None and sigma_data is None:
         return stock
     config: dict[str, Any] = {
@@ -73,83 +75,6 @@ def make_scheduler(
     from genkit.schedulers.flow import FlowScheduler
 
     return FlowScheduler(**config, solver_order=sampler.order)
-
-
-def _stock_scheduler(sampler: Sampler, path: Path, kind: Kind, time_scale: float) -> Any | None:
-    """FlowMapEuler for a rectified flow, DDIM or TCD for a discrete VP; None for others."""
-    from genkit.sampling import TCD_ETA
-
-    strategic = sampler.stochastic and sampler.eta == TCD_ETA
-    if sampler.stochastic and sampler.steps > 1 and not strategic or path.dimensions is not None:
-        return None
-    if sampler.order > 1 or sampler.start_scale != 1 or sampler.network_times is not None:
-        return None
-    if path.name == "rectified_flow" and kind == "velocity" and time_scale == 1000:
-        shift = _shift(sampler)
-        return None if shift is None else _flow_map_euler(shift)
-    if path.name == "discrete_vp" and time_scale == 1 and sampler.times is None:
-        return _discrete(sampler.steps, path, kind, strategic)
-    return None
-
-
-def _shift(sampler: Sampler) -> float | None:
-    """The shift s with which the uniform grid u is s u / (1 + (s - 1) u); None for other grids,
-    and for a single time, which tells no shift."""
-    if sampler.times is None:
-        return 1.0
-    if sampler.steps == 1 or not 0 < sampler.times[1] < 1:
-        return None
-    even = [1 - i / sampler.steps for i in range(sampler.steps)]
-    shift = sampler.times[1] * (1 - even[1]) / (even[1] * (1 - sampler.times[1]))
-    grid = [shift * u / (1 + (shift - 1) * u) for u in even]
-    near = all(abs(t - u) < 1e-9 for t, u in zip(sampler.times, grid, strict=True))
-    return shift if near else None
-
-
-def _flow_map_euler(shift: float) -> Any:
-    from diffusers.schedulers.scheduling_flow_map_euler_discrete import (
-        FlowMapEulerDiscreteScheduler,
-    )
-
-    # A shift that comes from a grid of times is rounded to what a person would have written.
-    return FlowMapEulerDiscreteScheduler(num_train_timesteps=1000, shift=round(shift, 9))
-
-
-def _discrete(steps: int, path: Path, kind: Kind, strategic: bool) -> Any | None:
-    """DDIM on its trailing grid, ending at x_0, or TCD on the same grid, ending at index 0.
-
-    They step by N // steps, which leaves the grid unless steps divides N. With zero terminal SNR
-    they divide an eps-prediction by 0; from the other kinds the first x_0 lacks our path's 2^-12 of
-    x.
-    """
-    names: dict[str, Any] = {"eps": "epsilon", "x_0": "sample", "v_prediction": "v_prediction"}
-    betas = path.config()
-    del betas["name"]
-    lost = betas["rescale_betas_zero_snr"] and kind == "eps"
-    if kind not in names or lost or betas["num_train_timesteps"] % steps:
-        return None
-    if strategic:
-        from diffusers.schedulers.scheduling_tcd import TCDScheduler
-
-        # Of all N times it takes every N / steps, whatever number of steps is asked for.
-        every = betas["num_train_timesteps"]
-        return TCDScheduler(
-            **betas,
-            prediction_type=names[kind],
-            original_inference_steps=every,
-            steps_offset=1,
-        )
-    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-
-    # steps_offset moves no trailing grid; Stable Diffusion's pipeline rewrites any but 1.
-    return DDIMScheduler(
-        **betas,
-        prediction_type=names[kind],
-        timestep_spacing="trailing",
-        clip_sample=False,
-        set_alpha_to_one=True,
-        steps_offset=1,
-    )
 
 
 def _shipped_folder() -> FilePath:

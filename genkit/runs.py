@@ -222,7 +222,8 @@ class Run:
         """Teacher samples on fixed noise; without a teacher, real data."""
         if self.teacher is None:
             assert isinstance(self.data, Samples), "a teacher is trained on samples"
-            return self.data.x_0[torch.arange(n) % len(self.data.x_0)]
+            x_0 = self.modality.latents(self.data)
+            return x_0[torch.arange(n) % len(x_0)]
         generators = sample_generators(seed, n)
         noise = self.method.path.prior(sample_noise(self.modality.latent, generators))
         return self.teacher.sample(self.guided_teacher(), noise, cond, generators)

@@ -27,8 +27,8 @@ class RunConfig:
     """Pixels of a side, to which pictures of your own are brought for a teacher; students take
     their teacher's."""
     decoder: str = ""
-    """A folder with a trained decoder of samples (of speech, a vocoder), with which a teacher's
-    pipeline is to leave; its students keep it."""
+    """A folder with a trained decoder of samples (of speech a vocoder, of music a codec), with
+    which a teacher's pipeline is to leave; its students keep it."""
     lora: int | None = None
     """Train low-rank adapters of this rank, left as an adapter file and merged; by default the
     whole network is trained."""
@@ -108,14 +108,17 @@ class Settings:
         return settings
 
     def take_teacher(self, guidance: float, sampler: Sampler) -> None:
-        """Let a method take from its teacher what it was not given: the guidance it bakes in, and
-        the steps, with their grid, where it keeps the teacher's."""
+        """Let a method take from its teacher what it was not given: the guidance it bakes in, the
+        steps, with their grid, where it keeps the teacher's, and the share of teacher score
+        matching, which students that begin as the teacher have no need of."""
         own = asdict(self.method)
         if "guidance" in own and own["guidance"] is None:
             self.method.guidance = guidance
         if "steps" in own and own["steps"] is None:
             self.method.steps = sampler.steps
             self.method.times = self.method.times or sampler.times or ()
+        if "tsm_share" in own and own["tsm_share"] is None:
+            self.method.tsm_share = 0.3 if self.run.student_size else 0.0
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its name."""

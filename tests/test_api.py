@@ -16,6 +16,7 @@ from genkit.lora import adapted, merged
 from genkit.methods.base import Stage
 from genkit.modalities import ClassImages
 from genkit.networks.mlp import MLPDenoiser
+from genkit.opening import open_teacher
 from genkit.rng import sample_generators
 from genkit.settings import RunConfig, Settings
 from genkit.training.config import TrainerConfig
@@ -110,7 +111,7 @@ def test_students_of_other_samplers_leave_as_pipelines(
     out = tmp_path / name
     student = genkit.distill(tiny_teacher, name, "digits", out, **SHORT | settings)
     assert api.finished(out)
-    again = api.open_teacher(out / "pipeline")[0]
+    again = open_teacher(out / "pipeline")[0]
     assert again.denoiser.two_time is (name == "meanflow")
     noise, labels = torch.randn(3, 1, 8, 8), torch.tensor([1, 2, 3])
     steps = trained(student)["steps"]
@@ -178,7 +179,7 @@ def test_to_resume_where_nothing_is_starts_the_run(tiny_teacher: Path, tmp_path:
 
 def run_of(teacher: Path, **config: Any) -> runs.Run:
     settings = Settings.of(catalogue.method_class("reflow"), {**SHORT, **config})
-    loaded, name, _ = api.open_teacher(teacher)
+    loaded, name, _ = open_teacher(teacher)
     who = runs.Teacher.of(name, loaded, settings.run.pair_steps, settings.run.pair_order, 64)
     samples = open_data("digits", 8)
     kind = api.modality(samples)

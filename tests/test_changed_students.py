@@ -11,10 +11,12 @@ import torch
 import genkit
 from genkit import api
 from genkit.cli import main
+from genkit.denoisers.diffusers import as_denoiser
 from genkit.hub import Pipeline, save_pipeline, trained
 from genkit.networks.mlp import MLPDenoiser
 from genkit.networks.routed import RoutedNetwork
 from genkit.networks.styled import StyledNetwork
+from genkit.rng import generator, sample_noise
 
 SHORT: dict[str, Any] = {
     "max_steps": 4,
@@ -55,6 +57,40 @@ def test_several_students_leave_as_one_pipeline(lora: int | None, tiny_teacher: 
     )
     for name, value in student.network.state_dict().items():
         assert torch.allclose(again.network.state_dict()[name], value, atol=1e-6), name
+
+
+def test_several_smaller_students_learn_the_teacher_first(tiny_teacher: Path, tmp_path, capsys):
+    """Each is of the size asked for, and the opened pipeline routes to it as the trainer does."""
+    settings = {
+        **SHORT,
+        "max_steps": 8,
+        "students": 2,
+        "fake_turns": 1,
+        "student_size": ("width=8",),
+    }
+    run, record = api.prepare(tiny_teacher, "msd", None, **settings)
+    assert record["settings"]["tsm_share"] == 0.3
+    assert [each.name for each in run.method.stages()][0] == "teacher score matching"
+    student = api._go(run, record, tmp_path / "run", resume=False)
+    opened = Pipeline.from_pretrained(tmp_path / "run" / "pipeline")
+    assert [each.config["width"] for each in opened.network.networks] == [8, 8]
+    assert opened.network.router.table.tolist() == [0] * 5 + [1] * 5 + [0]
+    one, two = (each.leave.weight for each in opened.network.networks)
+    assert not torch.equal(one, two), "each has trained on its own part"
+    generators = [generator(0, "x", k) for k in range(10)]
+    noise = sample_noise((1, 8, 8), generators)
+    want = run.method.sample(as_denoiser(student).denoiser, noise, {"label": torch.arange(10)})
+    generators = [generator(0, "x", k) for k in range(10)]
+    call = {"generator": generators, "output_type": "latent"}
+    got = opened(list(range(10)), **call).images
+    assert torch.equal(got, want)
+    with torch.no_grad():
+        opened.network.networks[1].leave.weight.mul_(2)
+    call["generator"] = [generator(0, "x", k) for k in range(10)]
+    moved = (opened(list(range(10)), **call).images != got).flatten(1).any(1)
+    assert moved.tolist() == [False] * 5 + [True] * 5
+    record = {**settings, "student_size": ()}
+    assert api.prepare(tiny_teacher, "msd", None, **record)[1]["settings"]["tsm_share"] == 0
 
 
 def test_a_run_resumes_with_its_students(tiny_teacher: Path, tmp_path):

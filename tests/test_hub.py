@@ -6,17 +6,19 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, LCMScheduler
 
 import genkit
 from genkit import hub
 from genkit.networks.mlp import MLPDenoiser
 from genkit.paths import EDM, DiscreteVP, RectifiedFlow, TrigFlow
 from genkit.sampling import Sampler, sample
+from genkit.schedulers.consistency import ConsistencyScheduler
 from genkit.schedulers.flow import FlowScheduler
 from genkit_pipelines.image.class_conditional import ClassConditionalImagePipeline
 
@@ -98,7 +100,7 @@ def test_committed_pipelines_open_and_sample_as_they_did(name):
         (Sampler(4), TrigFlow(), "velocity", 1000, "FlowScheduler"),
         (Sampler(1, stochastic=True), EDM(), "x_0", 1, "ConsistencyScheduler"),
         (Sampler(4), SD, "eps", 1, "DDIMScheduler"),
-        (Sampler(1, stochastic=True), SD, "v_prediction", 1, "DDIMScheduler"),
+        (Sampler(1, stochastic=True), SD, "v_prediction", 1, "LCMScheduler"),
         (Sampler(5), SD, "x_0", 1, "DDIMScheduler"),
         (Sampler(4), ZERO_SNR, "v_prediction", 1, "DDIMScheduler"),
         (Sampler(4), ZERO_SNR, "eps", 1, "FlowScheduler"),
@@ -107,15 +109,21 @@ def test_committed_pipelines_open_and_sample_as_they_did(name):
         (Sampler(4), SD, "eps", 2, "FlowScheduler"),
         (Sampler(4, order=2), SD, "eps", 1, "FlowScheduler"),
         (Sampler(1, (900.0,)), SD, "eps", 1, "FlowScheduler"),
-        (Sampler(2, stochastic=True), SD, "eps", 1, "ConsistencyScheduler"),
+        (Sampler(2, stochastic=True), SD, "eps", 1, "LCMScheduler"),
+        (Sampler(4, stochastic=True), ZERO_SNR, "v_prediction", 1, "LCMScheduler"),
+        (Sampler(2, stochastic=True), ZERO_SNR, "eps", 1, "ConsistencyScheduler"),
+        (Sampler(3, stochastic=True), SD, "eps", 1, "ConsistencyScheduler"),
+        (Sampler(2, stochastic=True, eta=0.5), SD, "eps", 1, "ConsistencyScheduler"),
+        (Sampler(2, stochastic=True, eta=0.3), SD, "eps", 1, "TCDScheduler"),
+        (Sampler(2, stochastic=True, eta=0.3), FLOW, "velocity", 1000, "ConsistencyScheduler"),
         (Sampler(4, SHIFTED), FLOW, "velocity", 1000, "FlowMapEulerDiscreteScheduler"),
     ],
 )
 def test_make_scheduler(sampler, path, kind, scale, expected):
     scheduler = hub.make_scheduler(sampler, path, kind, scale)
     assert type(scheduler).__name__ == expected
-    if expected not in ("FlowMapEulerDiscreteScheduler", "DDIMScheduler"):
-        assert scheduler.sampler == sampler
+    if expected in ("FlowScheduler", "ConsistencyScheduler"):
+        assert scheduler.sampler == replace(sampler, eta=scheduler.sampler.eta)
         assert scheduler.config["path"] == path.config()
         assert scheduler.config["prediction_type"] == kind
         assert torch.equal(scheduler.levels, sampler.grid(path))
@@ -143,6 +151,28 @@ def test_ddim_takes_our_steps(kind, steps):
     uneven = FlowScheduler(SD.config(), kind, steps=6)
     got, expected = sample(network, other, noise, 6), sample(network, uneven, noise, 6)
     assert float((got - expected).abs().max() / expected.abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["eps", "x_0", "v_prediction"])
+@pytest.mark.parametrize("steps", [1, 2, 4, 50])
+def test_lcm_takes_our_steps(kind, steps):
+    """With the same noise, and the network's own x_0 at every level; at its usual scale of times
+    c_skip and c_out would change that where t is small."""
+    noise = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    stock = hub.make_scheduler(Sampler(steps, stochastic=True), SD, kind, 1.0)
+    ours = ConsistencyScheduler(SD.config(), kind, steps=steps)
+
+    def run(scheduler):
+        draws = torch.Generator().manual_seed(1)
+        return sample(
+            lambda x, t: torch.tanh(x + t[:, None] / 1000), scheduler, noise, steps, draws
+        )
+
+    got, expected = run(stock), run(ours)
+    assert float((got - expected).abs().max() / expected.abs().max()) < 1e-5
+    if steps == 50 and kind == "x_0":
+        usual = run(LCMScheduler.from_config(stock.config, timestep_scaling=1.0))
+        assert float((usual - expected).abs().max() / expected.abs().max()) > 1e-4
 
 
 def test_shifted_flow_takes_our_steps():

@@ -55,16 +55,17 @@ ARROWS: dict[str, set[str]] = {
     "genkit.denoisers.diffusers": MATH | {"genkit.denoisers", "genkit.hub"},
     "genkit.denoisers.repathed": CORE | {"genkit.denoisers.base"},
     "genkit.terms": CORE | {"genkit.denoisers.base", "genkit.denoisers.repathed"},
-    "genkit.networks": MATH | {"genkit_kernels", "genkit.audio"},
+    "genkit.networks": MATH | {"genkit_kernels", "genkit.audio", "genkit.harmony"},
     "genkit.schedulers": MATH,
     "genkit.search": MATH | {"genkit.schedulers"},
     "genkit.acceleration": MATH | {"genkit.networks", "genkit_kernels"},
     "genkit.methods": MATH | {"genkit.networks"},
-    # Sound and text as tensors: no network, so anything may read them.
+    # Sound, text and harmony as tensors: no network, so anything may read them.
     "genkit.audio": set(),
+    "genkit.harmony": set(),
     "genkit.phonemes": set(),
-    "genkit.data": CORE | {"genkit.audio", "genkit.phonemes"},
-    "genkit.metrics": CORE | {"genkit.data", "genkit.audio"},
+    "genkit.data": CORE | {"genkit.audio", "genkit.harmony", "genkit.phonemes"},
+    "genkit.metrics": CORE | {"genkit.data", "genkit.audio", "genkit.harmony"},
     "genkit.training": MATH | {"genkit.methods", "genkit.data", "genkit.metrics"},
     "genkit.cards": set(),
     "genkit.folders": set(),
@@ -72,36 +73,33 @@ ARROWS: dict[str, set[str]] = {
     "genkit.catalogue": {"genkit.data", "genkit.hub"},
     "genkit.latents": set(),
     "genkit.lora": {"genkit.methods", "genkit.denoisers.families"},
-    "genkit.settings": {
-        "genkit.methods",
-        "genkit.sampling",
-        "genkit.training",
-        "genkit.catalogue",
-        "genkit.data",
-    },
+    "genkit.settings": {"genkit.methods", "genkit.sampling", "genkit.training", "genkit.catalogue"}
+    | {"genkit.data"},
     "genkit.modalities": MATH
     | PARTS
     | {"genkit.data", "genkit.denoisers", "genkit.latents", "genkit.metrics", "genkit_pipelines"}
-    | {"genkit.audio", "genkit.phonemes"},
+    | {"genkit.audio", "genkit.harmony", "genkit.phonemes"},
     "genkit.runs": GLUE | {"genkit.contenders", "genkit.evaluation"},
     "genkit.contenders": GLUE,
     "genkit.evaluation": GLUE | {"genkit.contenders"},
     "genkit.combination": GLUE
     | {"genkit.runs", "genkit.contenders", "genkit.evaluation", "genkit.api"},
-    "genkit.api": GLUE | {"genkit.runs", "genkit.evaluation", "genkit.acceleration"},
+    "genkit.api": GLUE
+    | {"genkit.opening", "genkit.runs", "genkit.evaluation", "genkit.acceleration"},
+    "genkit.opening": GLUE,
     "genkit.benchmarks": GLUE
     | {"genkit.runs", "genkit.evaluation", "genkit.api", "genkit_kernels"}
     | {"genkit.comparison.budget", "genkit.audio"},
     "genkit.comparison": GLUE
     | {"genkit.runs", "genkit.contenders", "genkit.evaluation", "genkit.api", "genkit.benchmarks"}
-    | {"genkit.folders"},
+    | {"genkit.folders", "genkit.opening"},
     "genkit.cli": set(PACKAGES),
     "genkit.commands": set(PACKAGES),
     "genkit_kernels": set(),
     "genkit_pipelines": MATH
     | PARTS
     | {"genkit.denoisers", "genkit.hub", "genkit.latents", "genkit_kernels"}
-    | {"genkit.audio", "genkit.phonemes"},
+    | {"genkit.audio", "genkit.harmony", "genkit.phonemes"},
     "genkit_apps": {"genkit", "genkit_pipelines"},
 }
 # Packages of others that only some rows may import, again with imports inside functions counted.

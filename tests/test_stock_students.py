@@ -113,23 +113,35 @@ def test_a_student_leaves_as_its_teachers_own_class(family: str, tmp_path: Path,
 def test_a_scale_that_is_an_input_is_stable_diffusion_s_own(method, scale, tmp_path, caught):
     """time_cond_proj_dim: the stock pipeline embeds guidance_scale and evaluates once."""
     folder = distil("stable-diffusion", method, tmp_path, steps=1)
+    index = json.loads((folder / "model_index.json").read_text())
+    assert index["scheduler"][1] == ("TCDScheduler" if method == "tcd" else "LCMScheduler")
     facts = json.loads((folder / "model_index.json").read_text())["_genkit"]
     config = json.loads((folder / "unet" / "config.json").read_text())
     assert facts["guidance"] == scale and config["time_cond_proj_dim"] == 256
     assert torch.equal(opened_elsewhere(folder, caught, tmp_path), caught["x"])
 
 
-def test_a_tcd_student_leaves_with_the_stock_scheduler(tmp_path: Path, caught):
+@pytest.mark.parametrize(
+    "method, scale, scheduler, told",
+    [
+        ("tcd", 2.0, "TCDScheduler", {"eta": 0.3}),
+        ("lcm", 2.0, "LCMScheduler", {}),
+        ("slam", 1.0, "LCMScheduler", {}),
+    ],
+)
+def test_a_stochastic_student_leaves_with_the_stock_scheduler(
+    method, scale, scheduler, told, tmp_path: Path, caught
+):
     from diffusers import StableDiffusionPipeline
 
-    folder = distil("stable-diffusion", "tcd", tmp_path, steps=2)
+    folder = distil("stable-diffusion", method, tmp_path, steps=2)
     pipeline: Any = StableDiffusionPipeline.from_pretrained(folder)
-    assert type(pipeline.scheduler).__name__ == "TCDScheduler"
-    assert "eta=0.3" in (folder / "README.md").read_text()
-    call = {"num_inference_steps": 2, "guidance_scale": 2.0, "output_type": "latent"}
+    assert type(pipeline.scheduler).__name__ == scheduler
+    assert ("eta=0.3" in (folder / "README.md").read_text()) is bool(told)
+    call = {"num_inference_steps": 2, "guidance_scale": scale, "output_type": "latent", **told}
     generators = sample_generators(5, len(PROMPTS))
     noise = sample_noise(tuple(caught["noise"].shape[1:]), generators)
-    x = pipeline(**caught["call"], latents=noise, generator=generators, eta=0.3, **call).images
+    x = pipeline(**caught["call"], latents=noise, generator=generators, **call).images
     assert torch.equal(x, caught["x"])
 
 

@@ -14,6 +14,7 @@ import torch
 import genkit
 from genkit import hub, runs
 from genkit.networks.text import text_encoder, text_transformer, word_tokenizer
+from genkit.opening import open_teacher
 from genkit.paths import RectifiedFlow
 from genkit.rng import sample_generators, sample_noise
 from genkit.sampling import Sampler
@@ -83,7 +84,7 @@ def test_a_second_time_is_saved_and_opened_again(method, teacher, tmp_path, caug
     weight = student.network.adaln_single.second_time.weight
     assert student.network.config["two_time"] and weight.abs().max() > 0, "it has learned from it"
     assert torch.equal(drawn(student), caught["x"])
-    again = genkit.api.open_teacher(tmp_path / "run" / "pipeline")[0]
+    again = open_teacher(tmp_path / "run" / "pipeline")[0]
     assert again.denoiser.two_time
 
 
@@ -117,7 +118,7 @@ def test_a_guidance_scale_is_an_input_of_the_opened_pipeline(
     assert asked == [(6, [1.0] * 6)] * facts["steps"], "guided from what is to be avoided, told 1"
     assert not torch.allclose(other, drawn(student, guidance_scale=3.0))
     with pytest.raises(ValueError, match="guidance_input=True in its config is not supported"):
-        genkit.api.open_teacher(tmp_path / "run" / "pipeline")
+        open_teacher(tmp_path / "run" / "pipeline")
 
 
 def test_the_figures_of_such_a_student_are_of_its_own_scale(teacher, tmp_path, caught):

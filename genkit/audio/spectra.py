@@ -52,6 +52,8 @@ class Mels:
 
 
 SPEECH = Mels()
+# mean and std measured on the songs of scripts/make_music.py.
+MUSIC = Mels(22_050, 2048, 512, 80, 0.0, 11_025.0, -3.6, 2.5)
 
 
 @cache

@@ -2,10 +2,11 @@
 
 Three benches: analytic-digits, spectral-fields, conditional-variance. Every method that distils a
 teacher is trained with the settings it has for the bench, at 1, 2 and 4 steps where its sampler
-takes several, and stands beside the floor (fresh draws), the exact teacher with its best solver,
-the network all students begin with, and a regression of data on unrelated noise. What refuses,
-fails or collapses is a row with its sentence. Within a seed all share one start, one teacher and
-one noise. The same command goes on where it was stopped; methods, benches and seeds can be added.
+takes several (on discrete VP where it takes no rectified flow). Beside them stand the floor (fresh
+draws), the exact teacher with its best solver, the network all students begin with, and a
+regression of data on unrelated noise. What refuses, fails or collapses is a row with its sentence.
+Within a seed all share one start, one teacher and one noise. The same command goes on where it was
+stopped; methods, benches and seeds can be added.
 The results page: python scripts/write_results.py FILE.
 """
 
@@ -24,6 +25,7 @@ from genkit.benchmarks import base
 from genkit.benchmarks.base import open_bench
 from genkit.benchmarks.claims import VARIANTS
 from genkit.benchmarks.problem import START, Student, Training, class_of
+from genkit.benchmarks.vp import suited
 from genkit.benchmarks.working import Work, spread
 from genkit.comparison.budget import Budget
 from genkit.runs import say
@@ -49,6 +51,8 @@ class Settings:
     """Network evaluations of every training, teacher pairs included; the start's come on top."""
     seeds: int = 5
     """Seeds of what is trained."""
+    first_seed: int = 0
+    """The first of them. Settings are chosen on 100 and on, and reported on 0 and on."""
     few_seeds: int = 2
     """Seeds of students trained anew for 2 and for 4 steps, which most methods need."""
     steps: tuple[int, ...] = (1, 2, 4)
@@ -68,6 +72,8 @@ class Settings:
                 f"seeds is {self.seeds}, few_seeds {self.few_seeds}, jobs {self.jobs} and n "
                 f"{self.n}; give at least 1 seed, 1 job and 50 samples"
             )
+        if self.first_seed < 0:
+            raise ValueError(f"first_seed is {self.first_seed}; give 0 or more")
         if min(self.steps, default=0) < 1:
             raise ValueError(f"steps are {list(self.steps)}; give numbers from 1 on, such as 1,2,4")
         if Budget.of(self.budget).evaluations is None:
@@ -83,17 +89,20 @@ class Settings:
         return replace(named, budget="20k-nfe", seeds=1, few_seeds=0, steps=(1,), n=500)
 
     def record(self) -> dict[str, Any]:
-        """What must stay the same while rows are added."""
-        return {"budget": self.budget, "n": self.n}
+        """What must stay the same while rows are added: seeds that settings were chosen on never
+        stand beside those that are reported."""
+        return {"budget": self.budget, "n": self.n, "first_seed": self.first_seed}
 
 
 def contenders(asked: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
     """{name: settings over its preset} of all methods that distil a teacher, and of the variants
-    that claims are about; or of those asked for. ValueError for a name that is none."""
+    that claims are about, the start's too; or of those asked for. ValueError for a name that is
+    none."""
     from genkit import catalogue
 
     known = {name: {} for name, entry in catalogue.methods().items() if entry.facts["has_teacher"]}
-    known |= {n: dict(given) for n, given in VARIANTS.items() if n.partition(":")[0] in known}
+    variants = {name: dict(given) for name, given in VARIANTS.items()}
+    known |= {n: given for n, given in variants.items() if n.partition(":")[0] in (*known, START)}
     for name in asked:
         if name not in known:
             raise catalogue.unknown("method that distils a teacher", name, known)
@@ -125,10 +134,11 @@ def _untrained(name: str, n: int | None) -> Student:
 
 def _training(work: Work, begun: Student) -> Training:
     problem, control = _bench(work.bench, work.n).problem, work.name == CONTROL
-    given = dict(contenders().get(work.name, {}))
+    name, given = "regression" if control else work.name, dict(contenders().get(work.name, {}))
     if work.steps is not None:
         given["steps"] = work.steps
-    return Training("regression" if control else work.name, problem, begun, given, not control)
+    start = begun if class_of(name).has_teacher else None  # a teacher is trained from nothing
+    return Training(name, suited(problem, name), start, given, not control)
 
 
 def plan_one(work: Work) -> dict[str, Any]:
@@ -191,7 +201,9 @@ def trainings(asked: Settings, bench: str) -> Iterator[Work]:
     for name in contenders(asked.methods):
         cls = class_of(name)
         work = Work(bench, name, asked.n, asked.budget)
-        if "steps" not in cls.Config.__dataclass_fields__:
+        if not cls.has_teacher:
+            yield replace(work, sampled=TEACHER_STEPS[-1:])
+        elif "steps" not in cls.Config.__dataclass_fields__:
             yield replace(work, sampled=(1,))
         elif cls.any_steps:
             yield replace(work, steps=min(asked.steps), sampled=asked.steps)
@@ -203,13 +215,18 @@ def trainings(asked: Settings, bench: str) -> Iterator[Work]:
 
 def seeds_of(asked: Settings, work: Work) -> range:
     """The seeds of a training: fewer where it is one for 2 or 4 steps alone."""
-    alone = work.sampled != asked.steps and min(work.sampled) > min(asked.steps)
-    return range(min(asked.seeds, asked.few_seeds) if alone else asked.seeds)
+    alone = (
+        work.steps is not None
+        and work.sampled != asked.steps
+        and min(work.sampled) > min(asked.steps)
+    )
+    count = min(asked.seeds, asked.few_seeds) if alone else asked.seeds
+    return range(asked.first_seed, asked.first_seed + count)
 
 
 def beside(asked: Settings, bench: str) -> Iterator[Work]:
     """What stands beside the students, for every seed."""
-    for seed in range(asked.seeds):
+    for seed in range(asked.first_seed, asked.first_seed + asked.seeds):
         work = Work(bench, FLOOR, asked.n, asked.budget, seed=seed, sampled=(0,))
         yield work
         yield replace(work, name=TEACHER, sampled=TEACHER_STEPS)
@@ -222,7 +239,7 @@ class Record:
     def __init__(self, asked: Settings) -> None:
         self.file, self.told = Path(asked.json), dict[str, Any]()
         if self.file.exists():
-            self.told = json.loads(self.file.read_text())
+            self.told = {"first_seed": 0} | json.loads(self.file.read_text())
         for name, value in asked.record().items():
             held = self.told.get(name, value)
             if held != value:
@@ -268,7 +285,7 @@ def planned(asked: Settings, record: Record) -> list[Work]:
     for work, plan in spread(plan_one, todo, asked.jobs):
         if "refused" in plan:
             ended = {"fate": REFUSED, "sentence": plan["refused"]}
-            head = {"bench": work.bench, "name": work.name, "seed": 0} | ended
+            head = {"bench": work.bench, "name": work.name, "seed": asked.first_seed} | ended
             record.add([head | {"steps": k} for k in work.sampled])
         else:
             plans[work.key] = plan

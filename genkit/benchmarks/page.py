@@ -10,11 +10,12 @@ from genkit.benchmarks.claims import CLAIMS, verdict
 from genkit.benchmarks.ranking import Found, aims
 from genkit.metrics.paired import Interval, over_seeds
 
-BESIDE = ("floor", "teacher", "flow_matching", "independent")
+BESIDE = ("floor", "teacher", "flow_matching", "flow_matching:pfgm", "independent")
 CALLED = {
     "floor": "floor: fresh draws",
     "teacher": "exact teacher, best solver",
     "flow_matching": "the start (`flow_matching`)",
+    "flow_matching:pfgm": "another start, with the noise of PFGM++",
     "independent": "regression on unrelated noise, the control",
 }
 HEAD = """# Methods side by side on known densities

@@ -21,14 +21,16 @@ import torch
 from torch import Tensor, nn
 
 from genkit import catalogue, hub
+from genkit.benchmarks import combined
 from genkit.comparison.budget import Budget, Plan, fitted, priced
 from genkit.data.streams import Cost, Stream, TensorStream
-from genkit.denoisers.base import AnyKind, Denoiser, NetworkDenoiser
+from genkit.denoisers.base import AnyKind, Call, Denoiser, NetworkDenoiser
 from genkit.denoisers.calls import network_call
 from genkit.guidance import Cond
 from genkit.lora import adapted
 from genkit.methods.base import Method, Role, Stage, begin_student
 from genkit.networks.size import parsed, resized
+from genkit.paths import Kind
 from genkit.rng import generator, sample_generators, sample_noise
 from genkit.sampling import Sampler, starting_scale
 from genkit.settings import Settings
@@ -51,19 +53,23 @@ def class_of(name: str) -> Any:
     return catalogue.method_class(name.partition(":")[0])
 
 
-def exact(
-    network: nn.Module, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
-) -> Tensor:
-    """A density called as a network is."""
-    assert isinstance(network, Denoiser)
-    return network.raw(x_t, timestep, cond)
+def exact(kind: Kind) -> Call:
+    """How a density is called as a network that predicts `kind`."""
+
+    def call(
+        network: nn.Module, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
+    ) -> Tensor:
+        assert isinstance(network, Denoiser)
+        return network.predict(x_t, timestep, cond, kind)
+
+    return call
 
 
 class ExactTeacher(NetworkDenoiser):
     """A density as a run's teacher: its predictions are exact, its features those of `like`."""
 
     def __init__(self, density: Denoiser, like: Denoiser) -> None:
-        super().__init__(density, exact, density.path, "velocity")
+        super().__init__(density, exact(like.kind), density.path, like.kind)
         self.like = like
 
     def trace(
@@ -104,7 +110,8 @@ class Problem:
     """A density that is the teacher too, and what a student of it is.
 
     name: of the presets that are read. draw(cond, generator): samples x_0 of it. latent: shape of a
-    sample. classes: the labels there are; nothing: the label of none. build: a fresh network.
+    sample. classes: the labels there are; nothing: the label of none. build: a fresh network. kind,
+    time_scale: of what a network predicts and is told; call: where it is not the network's own.
     """
 
     name: str
@@ -115,15 +122,21 @@ class Problem:
     nothing: int
     build: Callable[[], nn.Module]
     batch: int = 64
+    kind: Kind = "velocity"
+    time_scale: float = TIME_SCALE
+    call: Call | None = None
     _made: dict[tuple[int, int, int], list[tuple[Tensor, Tensor, Tensor]]] = field(
         default_factory=dict
     )
 
     def fresh(self) -> NetworkDenoiser:
         """A fresh student."""
-        network = self.build()
-        call = network_call(network)
-        return NetworkDenoiser(network, call, self.density.path, "velocity", TIME_SCALE)
+        return self.holding(self.build())
+
+    def holding(self, network: nn.Module) -> NetworkDenoiser:
+        """A student with this network."""
+        call = self.call or network_call(network)
+        return NetworkDenoiser(network, call, self.density.path, self.kind, self.time_scale)
 
     def cond(self, n: int) -> dict[str, Tensor]:
         """Conditions of n samples, every class as often."""
@@ -192,19 +205,15 @@ class Student:
     cost: Cost
     train_steps: int
 
-    def copy(self) -> Denoiser:
-        """The network, to train further."""
-        return copy.deepcopy(self.network).requires_grad_(True)
+    def copy(self, problem: Problem) -> Denoiser:
+        """The network, to train further on a problem."""
+        assert isinstance(self.network, NetworkDenoiser)
+        return problem.holding(copy.deepcopy(self.network.network).requires_grad_(True))
 
     def samples(self, n: int, seed: int, steps: int | None = None) -> Tensor:
         """n samples by the method's own sampler of so many steps, on the noise that every student
         of a seed gets."""
-        problem, method = self.training.problem, self.training.method(steps)
-
-        def run(noise: Tensor, cond: Cond, generators: list[torch.Generator]) -> Tensor:
-            return method.sample(self.network, noise, cond, None, generators)
-
-        return draw_samples(run, problem, n, seed)
+        return self.training.samples(self.network, n, seed, steps)
 
 
 def draw_samples(
@@ -256,15 +265,33 @@ class Training:
         config, problem = self.settings.method, self.problem
         if steps is not None and steps != getattr(config, "steps", steps):
             config = replace(config, steps=steps)
-        method = cls(config, problem.density.path, problem.latent, uncond=problem.uncond)
-        method.scheduler = hub.make_scheduler(method.sampler(), method.path, "velocity", TIME_SCALE)
+        method = cls(config, self._fresh().path, problem.latent, uncond=problem.uncond)
+        method.scheduler = hub.make_scheduler(
+            method.sampler(), method.path, problem.kind, problem.time_scale
+        )
         return method
+
+    def _fresh(self) -> Denoiser:
+        """An untrained network, as the method trains one."""
+        return class_of(self.name).fresh(self.settings.method, self.problem.fresh())
+
+    def samples(self, network: Denoiser, n: int, seed: int, steps: int | None = None) -> Tensor:
+        """n samples of a student's network by the method's own sampler."""
+        method = self.method(steps)
+
+        def run(noise: Tensor, cond: Cond, generators: list[torch.Generator]) -> Tensor:
+            return method.sample(network, method.path.prior(noise), cond, None, generators)
+
+        return draw_samples(run, self.problem, n, seed)
 
     def plan(self, budget: Budget) -> Plan:
         """Its steps and pairs under a budget. ValueError where it cannot, or is refused."""
         if class_of(self.name).merges:
             raise ValueError(f"{self.name} merges several teachers, and a bench has one")
         method, settings = self.method(), self.settings
+        if settings.trainer.keep_weights:
+            assert budget.evaluations is not None, "a bench's budget is of evaluations"
+            budget = Budget(evaluations=(1 - combined.SHARE) * budget.evaluations)
 
         def train(config: TrainerConfig, pairs: int, meter: Meter) -> None:
             self._train(method, config, pairs, meter, None)
@@ -273,15 +300,17 @@ class Training:
         return fitted(budget, found, settings.run.pairs, settings.trainer.batch_size)
 
     def run(self, max_steps: int, pairs: int, seed: int, watched: bool = True) -> Student:
-        """Train; Collapse where it goes wrong, which is looked for where it is `watched`."""
+        """Train; Collapse where it goes wrong, which is looked for where it is `watched`. Where it
+        keeps weights, the student is their best combination."""
+        settings = self.settings.trainer
         config = replace(
-            self.settings.trainer,
+            settings,
             max_steps=max_steps,
             seed=seed,
             log_every=max_steps,
             sample_every=0,
             measure_every=max(1, max_steps // 4) if watched else 0,
-            checkpoint_every=max_steps,
+            checkpoint_every=max(1, max_steps // max(1, settings.keep_weights)),
         )
         meter, method = Meter(), self.method()
         preview = self._preview(method) if watched else None
@@ -321,16 +350,16 @@ class Training:
                 begin_student(method, lambda start: resized(start, size))  # type: ignore[arg-type]
             elif rank:
                 begin_student(method, lambda start: start, lambda network: adapted(network, rank))
-            declared = _from_start(method.nets(), begun)
+            declared = _from_start(method.nets(), lambda: begun.copy(problem))
             method.nets = lambda: declared  # type: ignore[method-assign]
-            teacher = ExactTeacher(copy.deepcopy(problem.density), begun.copy())
+            teacher = ExactTeacher(copy.deepcopy(problem.density), begun.copy(problem))
         with tempfile.TemporaryDirectory() as folder:
             trainer = Trainer(
                 method,
                 Path(folder) / "run",
                 config,
                 streams={name: each for name, each in streams.items() if name in method.needs},
-                network=problem.fresh,
+                network=self._fresh,
                 teacher=teacher if method.has_teacher else None,
                 make_pairs=renew,
                 preview=preview,
@@ -338,20 +367,26 @@ class Training:
             )
             trainer.run()
             student = trainer.networks.exported("student")
+            kept = trainer.checkpoints.kept_weights()
         assert isinstance(student, Denoiser)
+        if kept:
+            spent = meter.total().evaluations
+            with torch.no_grad():
+                cost = combined.take_best(student, kept, spent, problem, self.samples, config.seed)
+            meter.made["combinations"] = Cost(cost)
         return student.requires_grad_(False).eval()
 
 
-def _from_start(roles: Mapping[str, Role], begun: Student) -> dict[str, Role]:
+def _from_start(roles: Mapping[str, Role], copied: Callable[[], Denoiser]) -> dict[str, Role]:
     """The roles as they begin: who copies the teacher's weights, or builds on them, gets those of
     the start, the exact teacher having none."""
 
     def beginning(role: Role) -> Role:
         if role.start == "teacher" and role.build is None:
-            return replace(role, start=None, build=lambda given: begun.copy())
+            return replace(role, start=None, build=lambda given: copied())
         if role.build is not None:
             build = role.build
-            return replace(role, build=lambda given: build({**given, "teacher": begun.copy()}))
+            return replace(role, build=lambda given: build({**given, "teacher": copied()}))
         return role
 
     return {name: beginning(role) for name, role in roles.items()}

@@ -67,7 +67,7 @@ class Found:
 
     def students(self, steps: int) -> list[str]:
         """The names of what was trained and is ranked at a number of steps."""
-        apart = {"floor", "teacher", "flow_matching", "independent"}
+        apart = {"floor", "teacher", "flow_matching", "flow_matching:pfgm", "independent"}
         return list(
             dict.fromkeys(
                 row["name"]

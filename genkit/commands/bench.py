@@ -1,9 +1,10 @@
-"""Measure: genkit bench methods | latency | attention | video | speech.
+"""Measure: genkit bench methods | latency | attention | video | speech | music.
 
 methods compares all methods on densities that are known exactly; latency times a student beside
 its teacher, from the prompt to the picture; attention times sparse attention beside PyTorch's;
 video plays a world for a minute and tells its frames per second and whether it drifts; speech
-times a voice by its parts, on one core and on two, and how soon a stream is heard.
+times a voice by its parts, on one core and on two, and how soon a stream is heard; music makes a
+song of four minutes and times its parts.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ BENCHES = {
     "attention": "genkit.benchmarks.attention",
     "video": "genkit.benchmarks.video",
     "speech": "genkit.benchmarks.speech",
+    "music": "genkit.benchmarks.music",
 }
 
 

@@ -2,7 +2,8 @@
 
 For pipelines of classes the prompt is a label such as "3", or several, "3,5"; without a prompt they
 make one sample of every class. For worlds it is a string of actions, a letter a frame: "rrruu..ll".
-Pipelines of speech say the prompt, and take a speaker and a speed.
+Pipelines of speech say the prompt, and take a speaker and a speed; those of music play its tags,
+and take a tempo, a key, an instrument and a length.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Annotated, Any
 import tyro
 
 from genkit.commands.flags import parse
+
+FLAGS = {"audio_end_in_s": "seconds"}  # of arguments that are called otherwise here
 
 
 @dataclass
@@ -39,8 +42,16 @@ class Generate:
     """Of speech: the voice's name; by default the first."""
     speed: float | None = None
     """Of speech: 2 is twice as fast."""
+    bpm: float | None = None
+    """Of music: beats per minute."""
+    key: str | None = None
+    """Of music: such as "A minor"."""
+    instrument: str | None = None
+    """Of music: the lead; by default the first that the prompt names."""
+    chords: tuple[str, ...] = ()
+    """Of music: a chord for each bar, between commas, such as C,Am,F,G, again and again."""
     seconds: float | None = None
-    """Of sounds: how long they are, exactly; by default as long as it takes."""
+    """Of speech and music: the length, exact to a sample; by default as long as it takes."""
     out: str = "samples"
     """The folder they are written to; files there are never written over."""
 
@@ -66,6 +77,10 @@ def run(argv: list[str]) -> int:
         "guidance_scale": asked.guidance,
         "speaker": asked.speaker,
         "speed": asked.speed,
+        "bpm": asked.bpm,
+        "key": asked.key,
+        "instrument": asked.instrument,
+        "chords": list(asked.chords) or None,
         "audio_end_in_s": asked.seconds,
         "style": chosen(asked.style) if asked.style else None,
     }
@@ -89,8 +104,7 @@ def _check_taken(pipeline: Any, given: dict[str, Any]) -> None:
     taken = inspect.signature(type(pipeline).__call__).parameters
     strange = [name for name in given if name not in taken]
     if strange:
-        flags = {"guidance_scale": "guidance", "audio_end_in_s": "seconds"}
-        name = flags.get(strange[0], strange[0])
+        name = FLAGS.get(strange[0], strange[0].removesuffix("_scale"))
         raise ValueError(f"{type(pipeline).__name__} takes no --{name}; leave it out")
 
 

@@ -13,11 +13,11 @@ from typing import Any
 OPEN = ("config", "out", "resume")  # what a config file does not hold
 
 
-def go(kind: Any, argv: list[str], command: str, quickstart: str) -> int:
+def go(kind: Any, argv: list[str], command: str, quickstart: str | None) -> int:
     """Fill `kind` and a method's settings from the command line and run it.
 
-    quickstart: the folder of a run without a METHOD. A folder that nobody named may hold the same
-    run already: it is then gone on with, or, if finished, opened.
+    quickstart: the folder of a run without a METHOD, if it is not called by it. A folder that
+    nobody named may hold the same run already: it is then gone on with, or, if finished, opened.
     """
     from genkit.commands.flags import parse
 
@@ -34,7 +34,7 @@ def go(kind: Any, argv: list[str], command: str, quickstart: str) -> int:
         for part in ("method_settings", "trainer", "around")
         for name, value in dataclasses.asdict(getattr(chosen, part)).items()
     }
-    out = chosen.out or (f"runs/{method}" if given else quickstart)
+    out = chosen.out or (None if given else quickstart) or f"runs/{method}"
     resume = chosen.resume or (chosen.out is None and (Path(out) / "config.json").exists())
     from genkit import api, hub
 
@@ -67,15 +67,17 @@ def _config(argv: Sequence[str], command: str) -> dict[str, Any]:
 
 
 def _method(argv: Sequence[str], held: dict[str, Any], kind: Any) -> tuple[str, bool]:
-    """(the method's name, whether one was asked for): the first word, else the config file's."""
+    """(the method's name, whether one was asked for): the first word, else the config file's, else
+    the command's or the data's own."""
     from genkit.catalogue import method
+    from genkit.data import default_method
 
     if argv and not argv[0].startswith("-"):
         return method(argv[0]).name, True
     if "method" in held:
         return method(held["method"]).name, True
     default = next(each.default for each in dataclasses.fields(kind) if each.name == "method")
-    return str(default), False
+    return str(default or default_method(_data(argv, kind))), False
 
 
 def _with_settings(

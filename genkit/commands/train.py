@@ -15,8 +15,9 @@ from genkit.commands import running
 
 @dataclass
 class Train:
-    method: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="METHOD")] = "flow_matching"
-    """The method's name; genkit list methods shows them. Its settings are flags below."""
+    method: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="METHOD")] = ""
+    """The method's name; genkit list methods shows them. By default the data's own, edm for speech
+    and flow_matching for the rest. Its settings are flags below."""
     data: str = "digits"
     """A data set; genkit list data shows them."""
     out: str | None = None
@@ -29,4 +30,4 @@ class Train:
 
 def run(argv: list[str]) -> int:
     """Parse, train, and say where everything is."""
-    return running.go(Train, argv, "train", quickstart="runs/flow_matching")
+    return running.go(Train, argv, "train", quickstart=None)

@@ -152,7 +152,7 @@ def priced(method: Method, config: TrainerConfig, pairs: int, train: Train) -> P
         max_minutes=None,
     )
     train(short, count, meter)
-    each = {name: _typical(costs[UNTIMED:]) for name, costs in meter.each.items()}
+    each = {name: _typical(costs) for name, costs in meter.each.items()}
     shares = {stage.name: stage.share for stage in stages}
     step = {
         part: sum(shares[name] * cost[part] for name, cost in each.items())
@@ -171,9 +171,11 @@ def _asked(stage: Stage) -> float:
 
 
 def _typical(costs: list[Cost]) -> dict[str, float]:
+    """Of a step of one stage. Evaluations are of all steps, as a method's turns may differ over a
+    stage."""
     return {
         "evaluations": statistics.mean(each.evaluations for each in costs),
-        "seconds": statistics.median(each.seconds for each in costs),
+        "seconds": statistics.median(each.seconds for each in costs[UNTIMED:]),
     }
 
 

@@ -25,6 +25,7 @@ from genkit.data import open_data
 from genkit.denoisers.diffusers import Loaded
 from genkit.evaluation import aligned
 from genkit.modalities import Modality, modality
+from genkit.opening import open_teacher, picture_size
 from genkit.runs import say
 from genkit.settings import RunConfig
 from genkit.training.checkpoints import write_text
@@ -188,11 +189,11 @@ def _asked(
     if min(steps, default=1) < 1:
         raise ValueError(f"steps are {list(steps)}; give numbers of at least 1, such as 1,4,50")
     _check_settings(names, settings)
-    loaded, name, facts = api.open_teacher(teacher)
+    loaded, name, facts = open_teacher(teacher)
     data = data or facts.get("data")
     if data is None:
         raise ValueError(f"{name} does not say what it was trained on; name the data")
-    kind = modality(open_data(data, api.picture_size(loaded)), loaded)
+    kind = modality(open_data(data, picture_size(loaded)), loaded)
     own = tuple(steps) or tuple(sorted({1, 4, loaded.sampler.steps}))
     return Comparison(
         teacher, name, loaded, data, kind, names, seeds, budget, own, n, Path(out), settings

@@ -10,6 +10,7 @@ from genkit.data.speech_folder import is_speech_folder, read_speech_folder
 from genkit.data.speech_samples import SPOKEN
 
 NAME = "speech-flite"
+METHOD = "edm"
 PRESETS = SPOKEN
 
 

@@ -17,6 +17,7 @@ from genkit.audio.spectra import SPEECH
 from genkit.data.base import Samples
 from genkit.data.speech_samples import SPOKEN, Utterance, gather
 
+METHOD = "edm"
 PRESETS = SPOKEN
 TABLE, WAVS = "metadata.csv", "wavs"
 SPLITS = ("train", "validation", "test")

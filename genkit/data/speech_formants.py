@@ -19,6 +19,7 @@ from genkit.data.sentences import sentences
 from genkit.data.speech_samples import Utterance, equalised, gather
 from genkit.phonemes import phonemes
 
+METHOD = "edm"
 SPEAKERS = ("low", "high")
 PITCH, SCALE = (105.0, 190.0), (1.0, 1.17)  # Hz, and what the formants are multiplied by
 COUNT = {"train": 240, "validation": 40, "test": 40}

@@ -41,8 +41,7 @@ def speech(
     def bare(x: Tensor, level: Tensor) -> Tensor:
         return network(x, level, cond["means"], cond["voice"], mask)
 
-    x_0 = preconditioned(bare, x_t, timestep, config["sigma_data"], config["sigma_min"])
-    return x_0 * mask[..., None].to(x_0.dtype)
+    return preconditioned(bare, x_t, timestep, config["sigma_data"], config["sigma_min"], mask)
 
 
 def speech_training(
@@ -50,6 +49,23 @@ def speech_training(
 ) -> Tensor:
     """genkit's SpeechNetwork, whose encoder has read the conditions already."""
     return speech(network.network, x_t, timestep, cond)
+
+
+MUSIC = ("bpm", "key", "instrument", "plan")  # conditions of music beside its text
+
+
+def music(
+    network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
+) -> Tensor:
+    """genkit's MusicTransformer."""
+    return network(x_t, timestep, cond["text"], **{name: cond[name] for name in MUSIC})
+
+
+def music_training(
+    network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
+) -> Tensor:
+    """genkit's TaggedNetwork, which reads tokens."""
+    return network(x_t, timestep, cond["tokens"], **{name: cond[name] for name in MUSIC})
 
 
 def unet(
@@ -141,6 +157,8 @@ CALLS: dict[str, Callable[..., Tensor]] = {
     "CausalVideoTransformer": causal_frames,
     "SpeechDecoder": speech,
     "SpeechNetwork": speech_training,
+    "MusicTransformer": music,
+    "TaggedNetwork": music_training,
     "UNet2DModel": unet,
     "UNet2DConditionModel": text_unet,
     "PixArtTransformer2DModel": pixart,

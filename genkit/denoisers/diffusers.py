@@ -132,6 +132,7 @@ SCHEDULERS: dict[str, Callable[[Any, int], Schedule]] = {
     "DPMSolverMultistepScheduler": _discrete_vp,
     "EulerAncestralDiscreteScheduler": _discrete_vp,
     "EulerDiscreteScheduler": _discrete_vp,
+    "LCMScheduler": _discrete_vp,
     "LMSDiscreteScheduler": _discrete_vp,
     "PNDMScheduler": _discrete_vp,
     "TCDScheduler": _discrete_vp,

@@ -170,13 +170,21 @@ def _stable_diffusion_3(pipeline: Any, prompts: list[str]) -> dict[str, Tensor]:
 # ---- Speech -----------------------------------------------------------------------------------
 
 
-def _mels(pipeline: Any) -> tuple[int, ...]:
+def _frames_of_sound(pipeline: Any) -> tuple[int, ...]:
+    """(frames, channels) of a sample as the network was trained on."""
     config = pipeline.network.config
     return (config["sample_size"], config["in_channels"])
 
 
 def _spoken(cond: Cond, uncond: Cond | None) -> dict[str, Any]:
     raise ValueError("TextToSpeechPipeline is called with texts; it takes no encoded conditions")
+
+
+# ---- Music ------------------------------------------------------------------------------------
+
+
+def _played(cond: Cond, uncond: Cond | None) -> dict[str, Any]:
+    raise ValueError("MusicPipeline is called with prompts; it takes no encoded conditions")
 
 
 _DDPM = Family("unet", _latent("unet"), None, _unconditional, "discrete_vp", unit_start=True)
@@ -190,7 +198,8 @@ PIPELINES: dict[str, Family] = {
         _named({"encoder_hidden_states": "prompt_embeds"}),
     ),
     "InteractiveVideoPipeline": Family("network", _frames, None, _actions),
-    "TextToSpeechPipeline": Family("network", _mels, None, _spoken, "edm"),
+    "TextToSpeechPipeline": Family("network", _frames_of_sound, None, _spoken, "edm"),
+    "MusicPipeline": Family("network", _frames_of_sound, None, _played),
     "DDPMPipeline": _DDPM,
     "DDIMPipeline": _DDPM,
     "StableDiffusionPipeline": Family(

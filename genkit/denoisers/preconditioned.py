@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genkit.denoisers.base import Around, Denoiser
+from genkit.denoisers.base import Around, Denoiser, NetworkDenoiser
 from genkit.guidance import Cond
 from genkit.paths import EDM, edm_time, edm_weights, expand, wide
 
@@ -36,11 +36,11 @@ class EDMPreconditioned(Around):
 
     def raw(self, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None) -> Tensor:
         assert self.sigma_data is not None
-        sigma = wide(timestep) / self.time_scale
-        c_in = edm_weights(sigma, self.sigma_data)[2].to(x_t.dtype)
-        told = (edm_time(sigma) * self.time_scale).to(x_t.dtype)
-        value = self.inner.raw(expand(c_in, x_t) * x_t, told, cond)
-        return self.answered(value, x_t, sigma)
+
+        def bare(x: Tensor, level: Tensor) -> Tensor:
+            return self.inner.raw(x, level * self.time_scale, cond)
+
+        return preconditioned(bare, x_t, wide(timestep) / self.time_scale, self.sigma_data)
 
     def evaluate(
         self, x: Tensor, timestep: Tensor, cond: Cond, following: Tensor | None = None
@@ -59,21 +59,32 @@ def preconditioned(
     evaluate: Callable[[Tensor, Tensor], Tensor],
     x_t: Tensor,
     sigma: Tensor,
-    sigma_data: float = 0.5,
+    sigma_data: float,
     sigma_min: float = 0.0,
+    mask: Tensor | None = None,
 ) -> Tensor:
-    """c_skip x + c_out F(c_in x, c_noise) of a network F = evaluate(c_in x, log(sigma) / 4), for a
-    call that does it itself: one whose x_0 must be 0 outside a mask.
+    """c_skip x + c_out F(c_in x, c_noise) of a network F = evaluate(c_in x, log(sigma) / 4), as
+    `edm_weights` has them; with a mask, of a prefix of x's shape, 0 outside of it."""
+    level = wide(sigma)
+    weights = edm_weights(level, sigma_data, sigma_min)
+    c_skip, c_out, c_in = (expand(c.to(x_t.dtype), x_t) for c in weights)
+    x_0 = c_skip * x_t + c_out * evaluate(c_in * x_t, edm_time(level).to(x_t.dtype))
+    return x_0 if mask is None else x_0 * expand(mask, x_0).to(x_0.dtype)
 
-    sigma_min: the level at which the result is x itself, 0 in EDM; with CoMoSpeech's own form
-    (arXiv 2305.06908, eq. 7) a teacher holds the consistency condition already.
+
+def edm_denoiser(bare: NetworkDenoiser, path: EDM, sigma_data: float) -> Denoiser:
+    """A fresh network as a preconditioned denoiser of EDM's path.
+
+    Around most, the preconditioning is put, and the scheduler that samples them does it. A network
+    that has sigma_data in its config is called with it (`genkit.denoisers.calls`), its output being
+    0 outside a mask, which no scheduler knows: such a config takes the numbers.
     """
-    level, data = wide(sigma), sigma_data
-    above, norm = level - sigma_min, torch.sqrt(level**2 + data**2)
-    c_skip, c_out = data**2 / (above**2 + data**2), above * data / norm
-    c_skip, c_out, c_in = (c.to(x_t.dtype) for c in (c_skip, c_out, 1 / norm))
-    value = evaluate(expand(c_in, x_t) * x_t, edm_time(level).to(x_t.dtype))
-    return expand(c_skip, x_t) * x_t + expand(c_out, x_t) * value
+    network: Any = bare.network
+    if "sigma_data" not in network.config:
+        return EDMPreconditioned(bare, path, sigma_data)
+    network.register_to_config(sigma_data=sigma_data, sigma_min=path.t_min)
+    scale, encoder = bare.time_scale, bare.encoder
+    return NetworkDenoiser(network, bare.call, path, "x_0", scale, encoder=encoder)
 
 
 class Boundary(Around):

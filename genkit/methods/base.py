@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from genkit.denoisers.base import Denoiser, Guided, NetworkDenoiser
 from genkit.guidance import Cond, told
+from genkit.networks.head import FeatureHead
 from genkit.paths import Path
 from genkit.rng import Rng
 from genkit.sampling import Generators, Sampler
@@ -303,6 +304,14 @@ class Method:
         cond = {name: value.to(where) for name, value in (self.uncond or {}).items()}
         t = torch.full((1,), self.path.t_max, device=where)
         return torch.zeros(1, *self.latent, device=where), t, cond
+
+    def head_on(self, network: nn.Module, names: Sequence[str], classes: int = 1) -> FeatureHead:
+        """A fresh discriminator head on the outputs of these submodules of a network."""
+        assert isinstance(network, Denoiser)
+        with torch.no_grad():
+            _, features = network.trace(*self.blank(network), network.kind, names)
+        widths = {name: each.shape[-1] for name, each in features.items()}
+        return FeatureHead(widths, classes=classes)
 
     def sampler(self) -> Sampler:
         """How the student samples, as plain data."""

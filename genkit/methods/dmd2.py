@@ -20,13 +20,40 @@ import torch
 from torch import Tensor, nn
 
 from genkit import terms, times
-from genkit.denoisers.base import Denoiser
 from genkit.guidance import Cond
 from genkit.methods import base
 from genkit.methods.base import Batch, Losses, Moment, Role, Roles, Stage
-from genkit.networks.head import FeatureHead, middle_block
+from genkit.networks.head import middle_block
 from genkit.rng import Rng
 from genkit.sampling import Sampler
+
+
+@dataclass
+class Matching(base.Distillation):
+    """Settings of a method that has a fake score, and a head on a network's features."""
+
+    fake_lr: float = 5e-4
+    """Learning rate of the fake score and of the head."""
+    fake_turns: int = 5
+    """Turns of the fake score and head before each turn of the student."""
+    low: float = 0.02
+    """Least u of the path's clock at which distributions are compared."""
+    high: float = 0.98
+    """Largest such u."""
+    shift: float = 1.0
+    """Moves every t drawn while matching towards noise, u -> shift u / (1 + (shift - 1) u): shares
+    of modes far apart, such as colours of the background, show nowhere else."""
+    adversarial: float = 3e-3
+    """Weight of the GAN term in the student's loss; 0 leaves the head out."""
+    head: float = 1e-2
+    """Weight of the head's loss beside the fake score's."""
+    critic: Literal["fake", "teacher"] = "fake"
+    """Whose features the head reads: the fake network's, which learn from the head (DMD2), or the
+    frozen teacher's, which stand still under it (LADD, arXiv 2403.12015, sec. 4)."""
+    features: tuple[str, ...] = ()
+    """Submodules of that network whose outputs the head reads; empty: its middle block."""
+    normaliser: Literal["sample", "batch"] = "batch"
+    """Over what the matching's gradient is normalised."""
 
 
 class Method(base.Method):
@@ -73,41 +100,22 @@ class Method(base.Method):
         # The share on seed 0 of the digits: a regression step costs a tenth of a matching one, so
         # half of the steps would leave it all but untrained. Rates on one of conditional-variance.
         "known-density": {"warmup_share": 0.85, "fake_turns": 2, "lr": 5e-4, "fake_lr": 1e-3},
+        # Pairs as for regression.
+        "analytic-digits": {"pair_steps": 8},
+        "spectral-fields": {"pair_steps": 8},
     }
 
     @dataclass
-    class Config(base.Distillation):
+    class Config(Matching):
         lr: float = 2e-4
         """Student's learning rate while matching."""
         warmup_lr: float = 1e-3
         """Student's learning rate in the regression stage."""
-        fake_lr: float = 5e-4
-        """Learning rate of the fake score and of the head."""
         warmup_share: float = 0.5
         """Share of the student's steps spent on the regression; 0 is the paper's plain start."""
-        fake_turns: int = 5
-        """Turns of the fake score and head before each turn of the student."""
-        low: float = 0.02
-        """Least u of the path's clock at which distributions are compared."""
-        high: float = 0.98
-        """Largest such u."""
-        shift: float = 1.0
-        """Moves every t drawn while matching towards noise, u -> shift u / (1 + (shift - 1) u):
-        shares of modes far apart, such as colours of the background, show nowhere else."""
         regression: float = 0.0
         """Weight of the regression on teacher pairs beside the matching, as in DMD (there 0.25): it
         keeps shares of modes that matching alone lets drift. Costs a forward and a backward."""
-        adversarial: float = 3e-3
-        """Weight of the GAN term in the student's loss; 0 leaves the head out."""
-        head: float = 1e-2
-        """Weight of the head's loss beside the fake score's."""
-        critic: Literal["fake", "teacher"] = "fake"
-        """Whose features the head reads: the fake network's, which learn from the head (DMD2), or
-        the frozen teacher's, which stand still under it (LADD, arXiv 2403.12015, sec. 4)."""
-        features: tuple[str, ...] = ()
-        """Submodules of that network whose outputs the head reads; empty: its middle block."""
-        normaliser: Literal["sample", "batch"] = "batch"
-        """Over what the gradient is normalised."""
         steps: int = 1
         """Evaluations of the delivered student, x_0 re-noised between them."""
 
@@ -128,11 +136,7 @@ class Method(base.Method):
 
     def _head(self, given: Mapping[str, nn.Module]) -> nn.Module:
         network = given[self.config.critic]
-        names = self.config.features or middle_block(network)
-        assert isinstance(network, Denoiser)
-        with torch.no_grad():
-            _, features = network.trace(*self.blank(network), "x_0", names)
-        return FeatureHead({name: each.shape[-1] for name, each in features.items()})
+        return self.head_on(network, self.config.features or middle_block(network))
 
     def turns(self, moment: Moment) -> list[tuple[str, ...]]:
         if moment.stage.name == "warm-up":

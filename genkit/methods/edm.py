@@ -18,7 +18,7 @@ from torch import Tensor
 
 from genkit import guidance, times
 from genkit.denoisers.base import Denoiser, NetworkDenoiser
-from genkit.denoisers.preconditioned import EDMPreconditioned
+from genkit.denoisers.preconditioned import edm_denoiser
 from genkit.methods import base
 from genkit.methods.base import Batch, Losses, Moment, Roles
 from genkit.paths import EDM, wide
@@ -78,10 +78,8 @@ class Method(base.Method):
                 f"sigma_min is {config.sigma_min} and sigma_max {config.sigma_max}; give positive "
                 "numbers, the first the smaller"
             )
-        if isinstance(bare.path, EDM):
-            return bare  # its data's own path, and its call preconditions by itself
         path = EDM(config.sigma_min, config.sigma_max, dimensions=config.dimensions)
-        return EDMPreconditioned(bare, path, config.sigma_data)
+        return edm_denoiser(bare, path, config.sigma_data)
 
     def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
         config, data = self.config, batch["data"]

@@ -28,6 +28,32 @@ from genkit.methods.base import Roles
 LARGEST_LOGIT = 10.0
 
 
+Name = Literal[
+    "reverse_kl",
+    "forward_kl",
+    "js",
+    "softened_rkl",
+    "jeffreys",
+    "hellinger",
+    "neyman",
+    "pearson",
+]
+
+
+@dataclass
+class Ratios:
+    """Settings of the density ratio that a head's logits give."""
+
+    bins: int = 10
+    """Noise levels, equal on the path's clock, of which each has its mean ratio."""
+    ratio_memory: float = 0.5
+    """Share of a bin's old mean ratio that is kept at each turn; 0 takes the batch's alone."""
+    ratio_low: float = 0.1
+    """Least density ratio that is believed; where its gradient counts, none beyond has any."""
+    ratio_high: float = 20.0
+    """Largest density ratio that is believed."""
+
+
 class Method(dmd2.Method):
     family = "distribution"
     paper = "arXiv 2502.15681"
@@ -47,29 +73,15 @@ class Method(dmd2.Method):
             "pair_steps": 8,
         },
         "known-density": {"warmup_share": 0.85, "fake_turns": 2, "lr": 5e-4, "fake_lr": 1e-3},
+        # Pairs as for regression.
+        "analytic-digits": {"pair_steps": 8},
+        "spectral-fields": {"pair_steps": 8},
     }
 
     @dataclass
-    class Config(dmd2.Method.Config):
-        divergence: Literal[
-            "reverse_kl",
-            "forward_kl",
-            "js",
-            "softened_rkl",
-            "jeffreys",
-            "hellinger",
-            "neyman",
-            "pearson",
-        ] = "js"
+    class Config(Ratios, dmd2.Method.Config):
+        divergence: Name = "js"
         """Which divergence of teacher and student is lessened; reverse_kl is plain DMD2."""
-        bins: int = 10
-        """Noise levels, equal on the path's clock, of which each has its mean ratio."""
-        ratio_memory: float = 0.5
-        """Share of a bin's old mean ratio that is kept at each turn; 0 takes the batch's alone."""
-        ratio_low: float = 0.1
-        """Least density ratio that is believed."""
-        ratio_high: float = 20.0
-        """Largest density ratio that is believed."""
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)

@@ -39,6 +39,10 @@ class Method(base.Method):
             "pairs": 40_000,
             "pair_steps": 8,
         },
+        # Low-rank weights take a higher rate. Pairs as for regression.
+        "known-density": {"lr": 0.003, "lora": 16},
+        "analytic-digits": {"pair_steps": 8},
+        "spectral-fields": {"pair_steps": 8},
     }
 
     @dataclass

@@ -23,7 +23,7 @@ from genkit.denoisers.base import Denoiser
 from genkit.guidance import Cond
 from genkit.methods import base
 from genkit.methods.base import Batch, Losses, Moment, Role, Roles, Stage
-from genkit.networks.head import FeatureHead, blocks
+from genkit.networks.head import blocks
 from genkit.rng import Rng
 from genkit.sampling import Sampler
 
@@ -32,7 +32,11 @@ class Method(base.Method):
     family = "distribution"
     paper = "arXiv 2403.12015"
     needs = ("data",)
-    presets = {}
+    presets = {
+        # A student that learns as fast as the heads outruns them, to nine times the variance.
+        "known-density": {"lr": 2e-4, "head_lr": 2e-3, "time_mean": 0.0, "penalty": 0.1},
+        "analytic-digits": {"time_mean": -1.0, "penalty": 1.0},
+    }
 
     @dataclass
     class Config(base.Distillation):
@@ -64,12 +68,7 @@ class Method(base.Method):
         return {"student": self.student(), "head": head}
 
     def _head(self, given: Mapping[str, nn.Module]) -> nn.Module:
-        teacher = given["teacher"]
-        assert isinstance(teacher, Denoiser)
-        names = self.config.features or blocks(teacher)
-        with torch.no_grad():
-            _, features = teacher.trace(*self.blank(teacher), teacher.kind, names)
-        return FeatureHead({name: each.shape[-1] for name, each in features.items()})
+        return self.head_on(given["teacher"], self.config.features or blocks(given["teacher"]))
 
     def turns(self, moment: Moment) -> list[tuple[str, ...]]:
         return [("head",), ("student",)]

@@ -31,6 +31,25 @@ from genkit.rng import Rng
 from genkit.sampling import Sampler
 
 
+@dataclass
+class Interval(base.Distillation):
+    """Settings of a method that makes the times of a grid consistent, each with the next."""
+
+    lr: float = 1e-3
+    """Student's learning rate at the start, decayed to 0 (in the papers, for Stable Diffusion: 1e-6
+    of LCM, 8e-6 of SLAM)."""
+    target_ema: float = 0.95
+    """Rate of the target network's average."""
+    intervals: int = 50
+    """Times of the grid, each made consistent with the next."""
+    solver: Literal["euler", "heun"] = "euler"
+    """The teacher's step between them; Euler's is DDIM."""
+    huber: float = 1e-3
+    """Where the distance of two elements turns from squared to plain."""
+    steps: int = 1
+    """Evaluations of the delivered student, x_0 re-noised between them."""
+
+
 class Method(base.Method):
     family = "consistency"
     paper = "arXiv 2310.04378"
@@ -39,25 +58,13 @@ class Method(base.Method):
     presets = {}
 
     @dataclass
-    class Config(base.Distillation):
-        lr: float = 1e-3
-        """Learning rate at the start, decayed to 0 (the paper's, for Stable Diffusion: 1e-6)."""
-        target_ema: float = 0.95
-        """Rate of the target network's average."""
+    class Config(Interval):
         guidance: float | None = None
         """The scale the student is sampled with by default; by default the teacher's own."""
         guidance_low: float = 1.0
         """Least scale it learns."""
         guidance_high: float | None = None
         """Largest scale it learns; by default so that its own is in the middle."""
-        intervals: int = 50
-        """Times of the grid, each made consistent with the next."""
-        solver: Literal["euler", "heun"] = "euler"
-        """The teacher's step between them; Euler's is DDIM."""
-        huber: float = 1e-3
-        """Where the distance of two elements turns from squared to plain."""
-        steps: int = 1
-        """Evaluations of the delivered student, x_0 re-noised between them."""
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
@@ -137,4 +144,4 @@ class Method(base.Method):
         return torch.where(expand(s > self.path.t_min, x_s), x_0, x_s)
 
     def sampler(self) -> Sampler:
-        return Sampler(steps=self.config.steps, stochastic=self.config.steps > 1)
+        return Sampler(steps=self.config.steps, stochastic=True)

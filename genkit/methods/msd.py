@@ -8,8 +8,9 @@ by k-means over the first batch's embeddings (parts of unequal size; the paper's
 likewise). With one student it is the inner method, bit for bit.
 Faithful but for: gradients are clipped, and those of the matching normalised, over all students
 together; where the head reads the frozen teacher, one serves all; no filter of conditions.
-Teacher score matching, which a SMALLER student needs first, is a stage (`tsm_share`) for a student
-of any size, but students here begin as the teacher, where it has nothing to do.
+Students of another size (--student-size), which cannot begin as the teacher, first learn its own
+predictions at every noise level: teacher score matching, a stage (`tsm_share`), of each on its own
+part. Their fake scores are of the teacher's size and begin as it.
 Samples without a class, such as those of guidance on top, come from the first student.
 """
 
@@ -48,8 +49,9 @@ class Method(base.Method):
         """The student, from 0 on, of each class; empty: equal parts of consecutive classes."""
         inner: str = "dmd2"
         """The method that trains them, which takes of these settings those it has itself."""
-        tsm_share: float = 0.0
-        """Share of the student's steps in which it learns the teacher's own predictions first."""
+        tsm_share: float | None = None
+        """Share of the student's steps in which it learns the teacher's own predictions first; by
+        default 0.3 for students of another size, 0 for those that begin as the teacher."""
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)

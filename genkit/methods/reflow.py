@@ -47,6 +47,9 @@ class Method(base.Method):
             "evaluate_seeds": (0,),
             "evaluate_precision": "bf16",
         },
+        # As for regression.
+        "analytic-digits": {"pair_steps": 8},
+        "spectral-fields": {"pair_steps": 8},
     }
 
     @dataclass

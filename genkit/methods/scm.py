@@ -31,6 +31,23 @@ from genkit.rng import Rng
 from genkit.sampling import Sampler
 
 
+@dataclass
+class Tangent:
+    """Settings of the consistency function's derivative."""
+
+    time_mean: float = -1.0
+    """Mean of log(sigma / alpha) of the consistency term, drawn from a normal distribution."""
+    time_std: float = 1.4
+    """Its deviation."""
+    tangent_warmup: float = 0.25
+    """Share of the run over which the tangent's unstable part is let in."""
+    tangent_floor: float = 0.1
+    """What is added to the tangent's size where it is divided by it."""
+    derivative: Literal["func", "difference", "kernel"] = "func"
+    """How the student's derivative is taken: exactly on torch's attention, by central differences,
+    or exactly on the network's own attention."""
+
+
 class Method(base.Method):
     family = "consistency"
     paper = "arXiv 2410.11081"
@@ -39,21 +56,10 @@ class Method(base.Method):
     presets = {}
 
     @dataclass
-    class Config(base.Distillation):
+    class Config(Tangent, base.Distillation):
         lr: float = 5e-4
         sigma_data: float = 0.5
         """Deviation of the data, TrigFlow's scale of noise."""
-        time_mean: float = -1.0
-        """Mean of log(sigma / alpha), which is drawn from a normal distribution."""
-        time_std: float = 1.4
-        """Its deviation."""
-        tangent_warmup: float = 0.25
-        """Share of the run over which the tangent's unstable part is let in."""
-        tangent_floor: float = 0.1
-        """What is added to the tangent's size where it is divided by it."""
-        derivative: Literal["func", "difference", "kernel"] = "func"
-        """How the student's derivative is taken: exactly on torch's attention, by central
-        differences, or exactly on the network's own attention."""
         steps: int = 1
         """Evaluations of the delivered student, x_0 re-noised between them."""
 

@@ -14,43 +14,33 @@ guided teacher the score is not that of the density the head sees, as in f_disti
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from genkit import terms
 from genkit.guidance import Cond
-from genkit.methods import base, f_distill
+from genkit.methods import dmd2, f_distill
 from genkit.methods.base import Batch, Losses, Moment, Roles, Stage
 from genkit.rng import Rng
 from genkit.sampling import Sampler, one_level
-
-Name = Literal[
-    "reverse_kl",
-    "forward_kl",
-    "js",
-    "softened_rkl",
-    "jeffreys",
-    "hellinger",
-    "neyman",
-    "pearson",
-]
 
 
 class Method(f_distill.Method):
     family = "distribution"
     paper = "arXiv 2505.20755"
     needs = ("data",)
-    presets = {}
+    presets = {
+        # As for sid.
+        "known-density": {"lr": 5e-4, "fake_lr": 1e-3, "start": 1.0},
+    }
 
     @dataclass
-    class Config(base.Distillation):
+    class Config(f_distill.Ratios, dmd2.Matching):
         lr: float = 1e-4
-        fake_lr: float = 5e-4
-        """Learning rate of the fake score and of the head."""
-        first: Name = "reverse_kl"
+        first: f_distill.Name = "reverse_kl"
         """Divergence that is lessened first; reverse_kl is sid at alpha 0.5."""
-        divergence: Name = "forward_kl"
+        divergence: f_distill.Name = "forward_kl"
         """Divergence that is lessened after it."""
         first_share: float = 0.6
         """Share of the steps spent on the first; 0 leaves it out."""
@@ -63,31 +53,10 @@ class Method(f_distill.Method):
         gan_delay: float = 0.05
         """Share of the first stage without the GAN term (the paper: 200k samples)."""
         fake_turns: int = 1
-        """Turns of the fake score and head before each turn of the student."""
         low: float = 0.0
-        """Least u of the path's clock at which scores are compared."""
         high: float = 0.96
-        """Largest such u."""
-        shift: float = 1.0
-        """Moves every t drawn towards noise, u -> shift u / (1 + (shift - 1) u)."""
         adversarial: float = 1e-2
         """Weight of the GAN term in the student's loss."""
-        head: float = 1e-2
-        """Weight of the head's loss beside the fake score's."""
-        critic: Literal["fake", "teacher"] = "fake"
-        """Whose features the head reads: the fake network's, or the frozen teacher's."""
-        features: tuple[str, ...] = ()
-        """Submodules of that network whose outputs the head reads; empty: its middle block."""
-        bins: int = 10
-        """Noise levels, equal on the path's clock, of which each has its mean ratio."""
-        ratio_memory: float = 0.5
-        """Share of a bin's old mean ratio that is kept at each turn; 0 takes the batch's alone."""
-        ratio_low: float = 0.1
-        """Least density ratio that is believed; beyond, none of its gradient is."""
-        ratio_high: float = 20.0
-        """Largest density ratio that is believed."""
-        normaliser: Literal["sample", "batch"] = "batch"
-        """Over what the loss is normalised."""
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)

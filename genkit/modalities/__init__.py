@@ -16,6 +16,7 @@ from genkit.modalities.actions import ActionClips
 from genkit.modalities.base import Modality
 from genkit.modalities.classes import ClassImages, labels
 from genkit.modalities.film import has_encoder, write_clip
+from genkit.modalities.music import Music
 from genkit.modalities.speech import SpokenTexts
 from genkit.modalities.texts import TextImages
 
@@ -23,6 +24,7 @@ __all__ = [
     "ActionClips",
     "ClassImages",
     "Modality",
+    "Music",
     "SpokenTexts",
     "TextImages",
     "call_arguments",
@@ -40,11 +42,13 @@ KINDS: dict[tuple[str, ...], Callable[[Samples], Modality]] = {
     ("caption",): TextImages.of,
     ("action",): ActionClips.of,
     ("caption", "frames", "speaker"): SpokenTexts.of,
+    ("bars", "bpm", "caption", "frames", "instrument", "key"): Music.of,
 }
 # {a teacher's pipeline class: of(data, teacher)} of those that are asked by other than pictures'
 # captions.
 TEACHERS: dict[str, Callable[[Samples | Prompts, Loaded], Modality]] = {
     "TextToSpeechPipeline": SpokenTexts.of_teacher,
+    "MusicPipeline": Music.of_teacher,
 }
 
 

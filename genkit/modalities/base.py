@@ -62,10 +62,14 @@ class Modality(ABC):
         """Conditions of n samples that a teacher makes for training."""
         return self.cond(n)
 
+    def latents(self, data: Samples) -> Tensor:
+        """What is learned of a data set, (m, *latent); here its samples are that already."""
+        return data.x_0
+
     def batches(self, data: Samples) -> dict[str, Any]:
-        """A data set as training reads it: {"x_0": (n, *latent), "cond": {name: (n, ...)}}, and
+        """A data set as training reads it: {"x_0": (m, *latent), "cond": {name: (m, ...)}}, and
         "mask", 1 where a sample is, for samples of different sizes."""
-        return {"x_0": data.x_0, "cond": dict(data.cond)}
+        return {"x_0": self.latents(data), "cond": dict(data.cond)}
 
     def mask(self, cond: Mapping[str, Any]) -> Any | None:
         """Where the samples of these conditions are, (n, ...) of a prefix of their shape; None

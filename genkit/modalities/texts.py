@@ -96,10 +96,11 @@ class TextImages(Modality):
         return self._read([self.prompts[i % len(self.prompts)] for i in range(n)])
 
     def batches(self, data: Samples) -> dict[str, Any]:
-        return {"x_0": self._latents(data.x_0), "cond": self._read(data.captions)}
+        return {"x_0": self.latents(data), "cond": self._read(data.captions)}
 
-    def _latents(self, pictures: Tensor) -> Tensor:
+    def latents(self, data: Samples) -> Tensor:
         """Pictures (n, 3, h, w) as the latents that are learned. ValueError for a wrong size."""
+        pictures = data.x_0
         latents = self._in_parts(encoded, pictures)
         if tuple(latents.shape[1:]) != self.latent:
             raise ValueError(

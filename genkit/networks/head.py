@@ -15,14 +15,15 @@ from torch import Tensor, nn
 
 
 class FeatureHead(nn.Module):
-    """{name: (b, tokens, d)} -> logits (b, heads); `widths` gives each feature's d."""
+    """{name: (b, tokens, d)} -> logits (b, heads), or with several classes (b, heads, classes);
+    `widths` gives each feature's d."""
 
-    def __init__(self, widths: Mapping[str, int], hidden: int = 128) -> None:
+    def __init__(self, widths: Mapping[str, int], hidden: int = 128, classes: int = 1) -> None:
         super().__init__()
-        self.names = list(widths)
+        self.names, self.classes = list(widths), classes
         self.heads = nn.ModuleList(
             nn.Sequential(
-                nn.LayerNorm(width), nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, 1)
+                nn.LayerNorm(width), nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, classes)
             )
             for width in widths.values()
         )
@@ -30,10 +31,11 @@ class FeatureHead(nn.Module):
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         # float: in bfloat16 the losses of logits near 0 have three digits.
         logits = [
-            head(features[name]).float().mean((1, 2))
+            head(features[name]).float().mean(1)
             for name, head in zip(self.names, self.heads, strict=True)
         ]
-        return torch.stack(logits, -1)
+        each = torch.stack(logits, 1)
+        return each[..., 0] if self.classes == 1 else each
 
 
 def blocks(network: nn.Module) -> tuple[str, ...]:

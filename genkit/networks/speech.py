@@ -189,6 +189,10 @@ class SpeechNetwork(nn.Module):
         """The decoder's."""
         return self.network.config
 
+    def register_to_config(self, **changes: Any) -> None:
+        """Change the decoder's."""
+        self.network.register_to_config(**changes)
+
     def condition(
         self, cond: Conditions, x_0: Tensor | None, mask: Tensor | None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -24,7 +24,7 @@ KERNEL, EDGE = 7, 2  # EDGE: frames on either side whose windows reach into a fr
 LOUDEST = 1e2  # of a bin's magnitude, as Vocos clips it
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """ConvNeXt in one dimension without padding: KERNEL // 2 frames fewer on either side."""
 
     def __init__(self, width: int, depth: int) -> None:
@@ -38,6 +38,17 @@ class _Block(nn.Module):
         cut = KERNEL // 2
         y = self.norm(self.mix(x.transpose(1, 2)).transpose(1, 2))
         return x[:, cut:-cut] + self.scale * self.down(F.gelu(self.up(y)))
+
+
+def inverse_fourier(y: Tensor, hann: Tensor, hop: int, beyond: int) -> Tensor:
+    """Log-magnitudes and phases y (b, frames, n_fft + 2) of frames every `hop` samples, under the
+    window hann (n_fft,), as samples, those of the first `beyond` frames left out."""
+    n_fft = len(hann)
+    magnitude, phase = y.chunk(2, -1)
+    spectra = torch.polar(magnitude.exp().clamp(max=LOUDEST).float(), phase.float())
+    # Hann windows of a quarter's hop, applied twice, add up to 3/2 everywhere.
+    waves = torch.fft.irfft(spectra, n_fft) * hann / (1.5 * n_fft / (4 * hop))
+    return overlap_add(waves, hop)[:, beyond * hop + (n_fft - hop) // 2 :]
 
 
 class Vocoder(ModelMixin, ConfigMixin):
@@ -61,7 +72,7 @@ class Vocoder(ModelMixin, ConfigMixin):
         super().__init__()
         self.enter = nn.Conv1d(bands, width, KERNEL)
         self.norm_in = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(_Block(width, depth) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, depth) for _ in range(depth))
         self.norm_out = nn.LayerNorm(width)
         self.leave = nn.Linear(width, n_fft + 2)
         self.register_buffer("hann", torch.hann_window(n_fft), persistent=False)
@@ -73,17 +84,23 @@ class Vocoder(ModelMixin, ConfigMixin):
 
     def forward(self, mels: Tensor) -> Tensor:
         """Mels (b, frames + 2 context, bands) as samples (b, frames hop)."""
-        n_fft, hop = self.config["n_fft"], self.config["hop"]
+        hop = self.config["hop"]
         frames = mels.shape[1] - 2 * self.context
         x = self.norm_in(self.enter(mels.transpose(1, 2)).transpose(1, 2))
         for block in self.blocks:
             x = block(x)
-        magnitude, phase = self.leave(self.norm_out(x)).chunk(2, -1)
-        spectra = torch.polar(magnitude.exp().clamp(max=LOUDEST).float(), phase.float())
-        # Hann windows of a quarter's hop, applied twice, add up to 3/2 everywhere.
-        waves = torch.fft.irfft(spectra, n_fft) * self.hann / (1.5 * n_fft / (4 * hop))
-        first = EDGE * hop + (n_fft - hop) // 2
-        return overlap_add(waves, hop)[:, first : first + frames * hop]
+        y = self.leave(self.norm_out(x))
+        return inverse_fourier(y, self.hann, hop, EDGE)[:, : frames * hop]
+
+    @property
+    def samples_per_frame(self) -> int:
+        """Samples of a frame."""
+        return self.config["hop"]
+
+    @property
+    def outside(self) -> Tensor:
+        """A frame of what is before and after a clip: silence."""
+        return torch.full((self.config["bands"],), SPEECH.silence, device=self.hann.device)
 
     def decode(self, mels: Tensor) -> Tensor:
         """Whole mels (b, frames, bands), with silence around them, as samples (b, frames hop)."""

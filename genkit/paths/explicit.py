@@ -124,10 +124,16 @@ class EDM(Path):
         }
 
 
-def edm_weights(sigma: Tensor, data: float) -> tuple[Tensor, Tensor, Tensor]:
-    """(c_skip, c_out, c_in) at sigma for data of deviation `data` (2206.00364, table 1)."""
-    norm = torch.sqrt(sigma**2 + data**2)
-    return data**2 / norm**2, sigma * data / norm, 1 / norm
+def edm_weights(
+    sigma: Tensor, data: float, sigma_min: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(c_skip, c_out, c_in) at sigma for data of deviation `data` (2206.00364, table 1).
+
+    sigma_min: where c_skip is 1 and c_out 0, in EDM at 0; with CoMoSpeech's own form (arXiv
+    2305.06908, eq. 7) a teacher holds the consistency condition already.
+    """
+    norm, above = torch.sqrt(sigma**2 + data**2), sigma - sigma_min
+    return data**2 / (above**2 + data**2), above * data / norm, 1 / norm
 
 
 def edm_time(sigma: Tensor) -> Tensor:

@@ -4,8 +4,9 @@ Consistency models (Song et al. 2023, arXiv 2303.01469, algorithm 1), as LCM, DM
 too; with eta below 1, TCD's strategic stochastic sampling (Zheng et al. 2024, arXiv 2402.19159,
 alg. 4). Faithful, in x_t = alpha x_0 + sigma eps for every path; not as published: re-noising adds
 sigma(t) eps to alpha(t) x_0 with t the level itself, where the paper's EDM form writes
-sqrt(t^2 - t_min^2). diffusers' own differ: LCM and TCD know discrete VP only, SCM TrigFlow only,
-and CMStochasticIterative holds the network's preconditioning and clips.
+sqrt(t^2 - t_min^2). diffusers' own differ: LCM and TCD know discrete VP only, where they are used
+(`stock`), SCM TrigFlow only, and CMStochasticIterative holds the network's preconditioning and
+clips.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import pytest
 
 from genkit import catalogue
 from genkit.benchmarks import methods
+from genkit.benchmarks.claims import CLAIMS
 from genkit.benchmarks.methods import (
     COLLAPSED,
     FAILED,
@@ -47,7 +48,7 @@ def test_every_method_that_distils_is_there():
     found = contenders()
     every = {n for n, entry in catalogue.methods().items() if entry.facts["has_teacher"]}
     assert every <= set(found) and "flow_matching" not in found
-    assert {name.partition(":")[0] for name in found} == every
+    assert {name.partition(":")[0] for name in found} == every | {"flow_matching"}
 
 
 def test_trainings_are_as_few_as_can_be(tiny):
@@ -64,6 +65,18 @@ def test_trainings_are_as_few_as_can_be(tiny):
     }
     seeds = {key: len(seeds_of(asked, work)) for key, work in zip(sampled, works, strict=True)}
     assert seeds["consistency", 1] == seeds["dmd2", 1] == 5 and seeds["dmd2", 4] == 2
+
+
+def test_every_claim_is_about_rows_that_are_made(tiny):
+    """At the steps that it names, and for more than one seed where it is no goal of few."""
+    asked = Settings()
+    made = {(work.name, k): work for work in trainings(asked, BENCH) for k in work.sampled}
+    beside = {("best", 1), ("teacher", 50), ("flow_matching", 50)}
+    for claim in CLAIMS:
+        assert {claim.row, claim.than} <= beside | set(made)
+        seeds = [len(seeds_of(asked, made[r])) for r in (claim.row, claim.than) if r in made]
+        assert min(seeds, default=2) >= 2
+    assert len(seeds_of(asked, made["flow_matching:pfgm", 50])) == asked.seeds
 
 
 def test_a_whole_bench_and_its_going_on(asked, monkeypatch, capsys):
@@ -140,7 +153,26 @@ def test_work_is_spread_over_processes():
     assert {work: told for work, told in spread(repr, todo, 2)} == {w: repr(w) for w in todo}
 
 
+def test_other_seeds_are_another_file(asked):
+    rows = main(replace(asked, seeds=2, methods=("regression", "guidance_distill")))
+    later = replace(asked, seeds=1, first_seed=1, methods=("regression",))
+    with pytest.raises(ValueError, match="first_seed was 0 and is 1"):
+        main(later)
+    theirs = main(replace(later, json=asked.json + "2"))
+    assert {row["seed"] for row in theirs} == {1}
+    assert [row["figures"] for row in theirs] == [
+        row["figures"] for row in rows if row["seed"] == 1 and row["fate"] == FINISHED
+    ], "the same seed is the same, whichever is the first"
+    old = json.loads(open(asked.json).read())
+    del old["first_seed"]  # a file of before there was such a setting
+    open(asked.json, "w").write(json.dumps(old))
+    with pytest.raises(ValueError, match="first_seed was 0 and is 1"):
+        main(later)
+
+
 def test_what_it_refuses():
+    with pytest.raises(ValueError, match="first_seed is -1"):
+        Settings(first_seed=-1)
     with pytest.raises(ValueError, match="at least 1 seed"):
         Settings(seeds=0)
     with pytest.raises(ValueError, match="of evaluations"):

@@ -3,10 +3,15 @@
 import pytest
 import torch
 
+from genkit.benchmarks import combined
 from genkit.benchmarks import problem as problems
 from genkit.benchmarks.problem import START, ExactTeacher, FreshDraws, Training
+from genkit.benchmarks.vp import on_vp, suited
 from genkit.comparison.budget import Budget
+from genkit.metrics.sliced import sliced_wasserstein
 from genkit.networks.head import blocks
+from genkit.rng import generator
+from genkit.search.lcsc import Found
 from genkit.training.meter import counted
 
 
@@ -131,6 +136,74 @@ def test_presets_are_read_under_the_problems_name(problem, monkeypatch):
         Training("regression", problem, None, {"lt": 1}).plan(Budget(evaluations=1000))
     with pytest.raises(ValueError, match="merges several teachers"):
         Training("dmm", problem, None).plan(Budget(evaluations=1000))
+
+
+def test_on_vp_the_start_is_the_same_network_read_as_eps(problem, begun):
+    there = on_vp(problem)
+    network, x, cond = begun.copy(there), torch.randn(6, 1, 4, 4), problem.cond(6)
+    teacher = ExactTeacher(there.density, network)
+    assert network.kind == teacher.kind == "eps" and suited(problem, "lcm") is problem
+    assert {suited(problem, n).density.path.name for n in ("slam", "lcm:vp")} == {"discrete_vp"}
+    assert problem.density.path.name == "rectified_flow" and there._made is not problem._made
+    for index in (0.0, 250.0, 999.0):
+        t = torch.full((6,), index)
+        scale, flow = there.density.path.flow_coordinates(t)
+        x_flow, flow = (x / scale[:, None, None, None]).float(), flow.float()
+        for mine, theirs in ((network, begun.network), (teacher, problem.density)):
+            want = theirs.predict(x_flow, flow, cond, "eps")
+            assert torch.allclose(mine.predict(x, t, cond, "eps"), want, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["slam", "lcm:vp"])
+def test_students_on_vp(name, problem, begun):
+    training = Training(name, suited(problem, name), begun, {"steps": 2})
+    student = training.run(20, 0, 0, watched=False)
+    x = student.samples(40, 0, 2)
+    assert x.isfinite().all() and x.std() < 3
+    with pytest.raises(ValueError, match="does not take the path"):
+        Training("slam", problem, begun).plan(Budget(evaluations=1000))
+
+
+def test_kept_weights_end_in_their_best_combination(problem, begun, monkeypatch):
+    """Within the budget of others, and no worse on the search's own noise than the last ones."""
+    monkeypatch.setattr(combined, "SAMPLES", 50)
+    trainings = [
+        Training("consistency:lcsc", problem, begun, {"steps": 1, "lr": 5e-3, "keep_weights": kept})
+        for kept in (0, 3)
+    ]
+    plans = [training.plan(Budget(evaluations=6000)) for training in trainings]
+    assert plans[1].max_steps == pytest.approx(0.7 * plans[0].max_steps, abs=1)
+    student = trainings[1].run(plans[1].max_steps, 0, 0, watched=False)
+    assert 5000 < student.cost.evaluations <= 6000
+    monkeypatch.setattr(combined, "search", last_ones)
+    last = trainings[1].run(plans[1].max_steps, 0, 0, watched=False)
+    cond = problem.cond(50)
+    real = problem.draw(cond, generator(combined.SEED, "search"))
+
+    def far(each):
+        x, label = each.samples(50, combined.SEED, 1), cond["label"]
+        return sum(sliced_wasserstein(x[label == y], real[label == y]) for y in (0, 1))
+
+    assert far(student) < far(last)
+
+
+def last_ones(score, count, tries, seed):
+    weights = torch.eye(count, dtype=torch.float64)[-1]
+    return Found(weights, score(weights), {}, [])
+
+
+def test_a_start_with_another_prior_is_sampled_from_it(problem):
+    training = Training("flow_matching:pfgm", problem, None, {"dimensions": 4.0, "drop": 0.0})
+    student = training.run(10, 0, 0, watched=False)
+    assert student.network.path.dimensions == 4
+    seen = []
+    method = training.method(4)
+    training_method = lambda steps=None: method  # noqa: E731
+    method.sample = lambda network, noise, *rest: seen.append(noise) or noise
+    object.__setattr__(training, "method", training_method)
+    student.samples(2000, 0)
+    length = seen[0].flatten(1).norm(dim=1)
+    assert length.max() > 5 * length.median(), "heavy-tailed"
 
 
 def test_low_rank_students_begin_as_the_start(problem, begun):

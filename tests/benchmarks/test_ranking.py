@@ -1,6 +1,7 @@
 """Ranks, winners, claims and the page, on rows made by hand."""
 
 import pytest
+import torch
 
 from genkit.benchmarks import page, ranking
 from genkit.benchmarks.claims import CLAIMS, VARIANTS, Claim, verdict
@@ -119,3 +120,22 @@ def test_the_page_says_all_there_is(three):
     assert "| `a` | 1 | 0, 1 | 2, 3, 4 | 20 " in text
     assert text.count("not measured") == len(CLAIMS)
     assert "`a`" in page.text_tables(three) and "collapsed: x" in page.text_tables(three)
+
+
+def test_the_claim_of_smaller_students_can_be_measured():
+    """They are smaller, match the teacher's score first, and go their own ways by class."""
+    from genkit.benchmarks.base import open_bench
+    from genkit.benchmarks.problem import START, Training
+    from genkit.networks.size import parameters
+
+    problem = open_bench("conditional-variance", 50).problem
+    begun = Training(START, problem, None, {"drop": 0.0}).run(1, 0, 0, watched=False)
+    small = Training("msd:small", problem, begun, VARIANTS["msd:small"])
+    assert small.method().stages()[0].share == 0.3
+    student = small.run(8, 64, 0, watched=False)
+    networks = student.network.network.networks
+    assert len(networks) == 4 and parameters(networks[0]) < 0.6 * parameters(begun.network)
+    assert not any(
+        torch.equal(networks[0].leave.weight, each.leave.weight) for each in networks[1:]
+    )
+    assert student.samples(16, 0).isfinite().all()

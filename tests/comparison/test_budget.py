@@ -58,6 +58,9 @@ def test_evaluations_are_those_of_the_methods_own_algorithm(tiny_teacher: Path):
     assert dmd2.stages["warm-up"]["evaluations"] == BATCH
     assert dmd2.stages["match"]["evaluations"] == 5 * BATCH
     assert counts(dmd2) == ((0.75 * 1 + 0.25 * 5) * BATCH, 4, 1)
+    # rCM's turns change within its one stage: consistency alone (two), then with the matching.
+    rcm = found(tiny_teacher, "rcm", tangent_warmup=0.75, fake_turns=1)
+    assert rcm.step["evaluations"] == (0.75 * 2 + 0.25 * 7) * BATCH
     assert dmd2.step["seconds"] > 0 and dmd2.pair["seconds"] > 0
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from genkit.audio.files import wav_bytes
-from genkit.data import load, open_data, speech_formants
+from genkit.data import default_method, load, open_data, speech_formants
 from genkit.data.sentences import HELD_OUT, sentences, split_of, vocabulary, words
 from genkit.data.speech_folder import read_speech_folder
 from genkit.data.speech_samples import equalised, gather
@@ -99,3 +99,17 @@ def test_an_empty_split_and_missing_flite_speech_are_told(tmp_path, monkeypatch)
     monkeypatch.setenv("GENKIT_CACHE", str(tmp_path / "none"))
     with pytest.raises(ValueError, match="make_speech.py"):
         load("speech-flite")
+
+
+def test_data_say_by_which_method_a_teacher_is_trained(tmp_path):
+    from genkit.commands.running import _method
+    from genkit.commands.train import Train
+
+    assert [default_method(each) for each in ("speech-flite", "speech-formants")] == ["edm"] * 2
+    assert default_method("digits") == default_method(str(tmp_path)) == "flow_matching"
+    (tmp_path / "wavs").mkdir()
+    (tmp_path / "metadata.csv").write_text("")
+    assert default_method(str(tmp_path)) == "edm"
+    assert _method(["--data", "speech-formants"], {}, Train) == ("edm", False)
+    assert _method(["--max-steps", "3"], {}, Train) == ("flow_matching", False)
+    assert _method(["erw", "--data", "speech-formants"], {}, Train) == ("erw", True)

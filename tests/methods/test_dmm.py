@@ -149,3 +149,61 @@ def test_features_are_of_the_same_blocks_and_the_same_rows(path):
     assert losses[1]["features"] > 1e-3
     total = losses[1]["prediction"] + 0.5 * losses[1]["features"]
     assert losses[1]["total"].item() == pytest.approx(total.item())
+
+
+class Each(Denoiser):
+    """The teachers themselves, asked by style; `moved` asks for the next one."""
+
+    def __init__(self, path, teachers, moved=0):
+        super().__init__(path, "velocity", time_scale=1000.0)
+        self.teachers, self.moved = nn.ModuleList(teachers), moved
+
+    def raw(self, x_t, timestep, cond, s=None):
+        style = (cond["style"] + self.moved) % len(self.teachers)
+        each = torch.stack([who.raw(x_t, timestep, cond) for who in self.teachers])
+        return each[style, torch.arange(len(x_t))]
+
+
+def judged(path, moved, count=2, steps=60):
+    """(what the head's loss ends at, the student's) for teachers as their own student."""
+    config = Method.Config(feature=0.0, drop=0.0, adversarial=1.0)
+    method = Method(config, path, (1, 8, 8), uncond={"label": torch.tensor([10])})
+    method.teachers = count
+    torch.manual_seed(3)
+    teachers = [network(path) for _ in range(count)]
+    with torch.no_grad():
+        for i, who in enumerate(teachers):
+            who.network.leave.bias.fill_(3.0 * i)
+    student = Each(path, teachers, moved)
+    named = {teacher_name(i): who for i, who in enumerate(teachers)}
+    head = method._head(named)
+    roles = Roles(student=student, head=head, **named)
+    adam, found = torch.optim.Adam(head.parameters(), lr=1e-2), []
+    assert method.turns(Moment(method.stages()[0], 0, 1)) == [("head",), ("student",)]
+    for step in range(steps):
+        x_0 = Rng(4, step).normal((64, 1, 8, 8))
+        batch = {"data": {"x_0": x_0, "cond": {"label": torch.arange(64) % 10}}}
+        roles.turn = ("head",)
+        moment = Moment(method.stages()[0], step, steps)
+        losses = method.loss(roles, batch, moment, Rng(5, step))
+        adam.zero_grad()
+        losses["total"].backward()
+        adam.step()
+        found.append(losses["told"].item())
+        last = losses
+    roles.turn = ("student",)
+    student_s = method.loss(roles, batch, moment, Rng(6))["adversarial"].item()
+    return sum(found[-10:]) / 10, student_s, last["mistaken"].item()
+
+
+def test_the_head_tells_styles_apart_and_not_a_student_that_is_right(path):
+    """Samples of all styles together are the same for both students: only the logits of each style
+    can tell them apart. The hinge of what is equal is 2; wrong styles are its broken twin."""
+    right, fooled, _ = judged(path, 0)
+    wrong, caught, mistaken = judged(path, 1)
+    assert right > 1.9 and wrong < 1.5, (right, wrong)
+    assert caught > fooled and mistaken < 0.9, (caught, fooled, mistaken)
+
+
+def test_one_teacher_s_head_has_one_class(path):
+    assert judged(path, 0, count=1, steps=2)[2] == 0

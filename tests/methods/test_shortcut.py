@@ -98,6 +98,30 @@ def test_targets_come_from_the_average(mean_velocity, path, teacher):
     assert totals[0] < 0.1 < totals[1]
 
 
+def test_each_part_of_a_batch_asks_for_its_own_target_alone(mean_velocity, path, teacher):
+    """Two evaluations of a long step and one of the teacher's velocity, with their conditions."""
+    method, rows = Method(Method.Config(long_share=0.25), path, (1,)), {}
+
+    class Asked(Denoiser):
+        def __init__(self, name, inner):
+            super().__init__(path, "velocity", two_time=inner.two_time)
+            self.name, self.inner = name, inner
+
+        def raw(self, x_t, timestep, cond, s=None):
+            assert len(cond["row"]) == len(x_t)
+            rows.setdefault(self.name, []).append(cond["row"])
+            return self.inner.raw(x_t, timestep, cond, s)
+
+    student = mean_velocity(path)
+    roles = Roles(teacher=Asked("teacher", teacher), student=student)
+    roles["student.export"] = Asked("average", student)
+    data = {"x_0": torch.zeros(64, 1), "cond": {"row": torch.arange(64)}}
+    method.loss(roles, {"data": data}, None, Rng(0))
+    (short,), (first, second) = rows["teacher"], rows["average"]
+    assert torch.equal(first, second) and 4 < len(first) < 32
+    assert sorted([*short.tolist(), *first.tolist()]) == list(range(64))
+
+
 @pytest.mark.parametrize("base_steps", [0, 1, 12])
 def test_steps_that_are_no_power_of_2_are_refused(path, base_steps):
     with pytest.raises(ValueError, match="power of 2"):

@@ -14,6 +14,7 @@ from genkit.denoisers.diffusers import as_denoiser
 from genkit.modalities import call_arguments, many_argument, modality, saved
 from genkit.modalities.speech import Laid
 from genkit.networks.speech import SpeechDecoder
+from genkit.paths import EDM
 from genkit.rng import sample_generators, sample_noise
 
 FEW = {"batch_size": 4, "measure_every": 0, "sample_every": 0, "evaluate_n": 0, "log_every": 1}
@@ -25,7 +26,7 @@ def teacher(tmp_path_factory):
     before, small = dict(speech_formants.COUNT), {"train": 10, "validation": 2, "test": 8}
     speech_formants.COUNT.update(small)
     out = tmp_path_factory.mktemp("speech") / "teacher"
-    made = genkit.train("speech-formants", out, "edm", max_steps=2, **FEW)
+    made = genkit.train("speech-formants", out, max_steps=2, **FEW)
     # Its last layers begin at zero: let the noise and the text matter.
     torch.manual_seed(0)
     for zero in (made.network.modulation, made.network.leave):
@@ -44,12 +45,32 @@ def test_a_teacher_is_trained_with_its_encoders_losses(teacher):
     assert as_denoiser(made).denoiser.path.name == "edm"
 
 
+def test_edm_s_numbers_reach_the_network_and_its_path(teacher):
+    """Without a method's name, speech is trained by edm, whose settings are the network's own."""
+    made, out = teacher
+    assert api.read_config(out / "config.json")["method"] == "edm"
+    own = {"sigma_data": 0.7, "sigma_min": 0.01, "dimensions": 64.0}
+    run, record = api.prepare_teacher("speech-formants", **FEW, **own)
+    assert record["method"] == "edm"
+    assert run.method.path.config() == {**EDM(0.01).config(), "dimensions": 64.0}
+    denoiser = api.fresh_denoiser(run.modality, type(run.method), run.settings.method)
+    decoder = denoiser.network.network
+    assert (decoder.config["sigma_data"], decoder.config["sigma_min"]) == (0.7, 0.01)
+    # F begins at 0: what is left is c_skip x, inside the mask.
+    x, mask = torch.randn(2, 64, 80), torch.arange(64) < torch.tensor([[64], [20]])
+    cond = {"means": torch.zeros_like(x), "voice": torch.zeros(2, 128), "mask": mask}
+    got = denoiser.predict(x, torch.tensor([0.01, 0.5]), cond, "x_0")
+    skip = 0.7**2 / (0.49**2 + 0.7**2)
+    assert torch.allclose(got[0], x[0])
+    assert torch.allclose(got[1], skip * x[1] * mask[1][:, None])
+    assert made.network.config["sigma_data"] == 0.5, "another run's stays"
+
+
 def test_a_teachers_sample_is_its_pipelines(teacher):
     """What the trainer would sample, with symbols, is what the pipeline says of the texts."""
     from genkit.denoisers.base import NetworkDenoiser
     from genkit.denoisers.calls import CALLS, ENCODERS
     from genkit.networks.speech import SpeechNetwork
-    from genkit.paths import EDM
 
     made, _ = teacher
     kind = modality(load("speech-formants"))

@@ -31,3 +31,13 @@ def test_a_log_weight_begins_at_0_and_follows_smooth_functions_of_the_angle():
     want = 2 * torch.exp(-angle) + torch.sin(angle)
     net.scale.data = torch.linalg.lstsq(basis, want[:, None]).solution[:, 0]
     assert (net(angle) - want).abs().max() < 0.05
+
+
+def test_a_head_of_several_classes_has_a_logit_for_each():
+    features = {"a": torch.randn(3, 5, 8), "b": torch.randn(3, 1, 4)}
+    head = FeatureHead({"a": 8, "b": 4}, classes=6)
+    logits = head(features)
+    assert logits.shape == (3, 2, 6)
+    tokens = torch.stack([head({**features, "a": features["a"][:, i : i + 1]}) for i in range(5)])
+    assert torch.allclose(logits, tokens.mean(0), atol=1e-6)
+    assert FeatureHead({"a": 8, "b": 4})(features).shape == (3, 2)

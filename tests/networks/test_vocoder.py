@@ -10,7 +10,7 @@ from genkit.networks.discriminators import (
     stft_loss,
 )
 from genkit.networks.vocoder import Vocoder
-from genkit_pipelines.speech.windows import windows
+from genkit_pipelines.windows import windows
 
 
 def small(window: int = 16) -> Vocoder:

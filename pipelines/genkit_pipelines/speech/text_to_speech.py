@@ -7,7 +7,7 @@ of equal padded length, so that what one of them becomes does not depend on the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +17,14 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 from torch.nn import functional as F
 
-from genkit.audio.spectra import SPEECH
+from genkit.audio.spectra import SPEECH, griffin_lim
 from genkit.denoisers.calls import speech
 from genkit.networks.alignment import spread, whole_durations
 from genkit.phonemes import ids, phonemes, sentences
 from genkit.sampling import Generators
 from genkit_pipelines.audio_output import AudioChunk, AudioOutput, Span
-from genkit_pipelines.speech.windows import windows
 from genkit_pipelines.trained import AfterStep, TrainedPipeline, tensor_inputs
+from genkit_pipelines.windows import windows
 
 OUTPUTS = ("pt", "np", "latent")
 LONGEST = 600.0  # seconds of audio_end_in_s
@@ -182,7 +182,7 @@ class TextToSpeechPipeline(TrainedPipeline):
 
     def _sounds(self, mels: list[list[Tensor]], seconds: float | None) -> tuple[Tensor, Tensor]:
         """(samples (n, 1, longest), their numbers (n,)) of texts' mels."""
-        sounds = [torch.cat(list(windows(self.vocoder, each))) for each in mels]
+        sounds = [torch.cat(list(_sound(self.vocoder, each))) for each in mels]
         if seconds is not None:
             sounds = [each[: round(seconds * self.sample_rate)] for each in sounds]
         made, lengths = _stacked([each[:, None] for each in sounds])
@@ -315,7 +315,7 @@ class TextToSpeechPipeline(TrainedPipeline):
         if audio_end_in_s is not None:
             left = min(left, round(audio_end_in_s * self.sample_rate))
         held, start = [], 0
-        for made in windows(self.vocoder, mels):
+        for made in _sound(self.vocoder, mels):
             held.append(made[: left - start - sum(len(each) for each in held)])
             size = sum(len(each) for each in held)
             last = start + size >= left
@@ -339,6 +339,15 @@ def _cut(symbols: list[str]) -> list[list[str]]:
     if "," in reach[len(reach) // 2 :]:
         place = max(i for i in range(len(reach)) if reach[i] == ",")
     return [[*symbols[:place], ","], *_cut([",", *symbols[place + 1 :]])]
+
+
+def _sound(vocoder: Any | None, mels: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Samples of one clip in windows; without a vocoder all at the end, by Griffin-Lim."""
+    if vocoder is not None:
+        yield from windows(vocoder, mels)
+        return
+    whole = torch.cat(list(mels))
+    yield griffin_lim(SPEECH.restore(whole.float().cpu())[None])[0]
 
 
 def _longest(pieces: list[Piece]) -> int:

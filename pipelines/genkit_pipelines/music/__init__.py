@@ -1,0 +1,1 @@
+"""Music: text to music."""
