@@ -188,7 +188,7 @@ def test_callbacks_see_every_step():
         ({"text": "Go.", "speaker": ["ann", "bob"]}, "2 speakers for 1 texts"),
         ({"text": "Go.", "speed": 0}, "speed is 0"),
         ({"text": "Go.", "audio_end_in_s": 0.0}, "audio_end_in_s is 0"),
-        ({"text": "Go.", "audio_end_in_s": 7200.0}, "up to 600 seconds"),
+        ({"text": "Go.", "audio_end_in_s": 7200.0}, "at most 600 seconds"),
         ({"text": "Go.", "num_inference_steps": 0}, "num_inference_steps is 0"),
         ({"text": "Go.", "num_waveforms_per_prompt": 0}, "at least 1"),
         ({"text": "Go.", "output_type": "pil"}, "output_type"),
