@@ -45,6 +45,10 @@ SPEECH = (  # of pipelines that say a text
     "At 7:05 twelve small birds sat on the roof.",
     "Hello.",
 )
+MUSIC = (  # of pipelines that play what tags name
+    "flute melody, rhodes chords, bossa drums",
+    "piano melody, strings chords",
+)
 LABELS = ("0", "1", "0,1,2,3")  # of other pipelines of classes
 WORDS = (  # of other pipelines of text
     "a photo of a red apple on a wooden table",
@@ -108,6 +112,8 @@ def examples(lane: Lane) -> tuple[str, ...]:
         return known
     if lane.takes("text"):
         return SPEECH
+    if lane.makes == "sounds":
+        return MUSIC
     return LABELS if lane.takes("class_labels") else WORDS
 
 

@@ -1,12 +1,13 @@
 """The tab of sounds: players, times, and the arguments that a call takes."""
 
 import re
+from typing import ClassVar
 
 import pytest
 import torch
 
-from genkit_apps import listening, panels
-from genkit_apps.lanes import Asked, Pair
+from genkit_apps import demo, listening, panels
+from genkit_apps.lanes import Asked, Lane, Pair
 from genkit_apps.racing import Sound
 
 
@@ -63,3 +64,20 @@ def test_a_voice_alone_is_asked_for_by_its_examples(sound_pair):
     assert "heard" in panels.hint(alone.student)
     call = alone.student.arguments(Asked("Go.", more={"speaker": "bob", "bpm": 90}))
     assert call["speaker"] == "bob" and "bpm" not in call and call["text"] == ["Go."]
+
+
+def test_music_is_asked_for_by_its_own_fields():
+    """A call's arguments alone say what can be asked: no pipeline of music is opened here."""
+
+    class Music:
+        instruments = ("flute",)
+        components: ClassVar[dict] = {}
+        config: ClassVar[dict] = {}
+
+        def __call__(self, prompt="", bpm=110.0, key="A minor", instrument=None, audio_end_in_s=9):
+            raise NotImplementedError
+
+    lane = Lane("tunes", "student", Music(), 4, 2.0, {})
+    of = [each.name for each in listening.fields_of(lane)]
+    assert of == ["instrument", "bpm", "key", "audio_end_in_s"]
+    assert panels.examples(lane) == panels.MUSIC and demo.title(Pair(lane)) == "Music"
