@@ -24,7 +24,7 @@ from genkit.rng import sample_noise
 from genkit.sampling import Sampler
 
 PROMPTS, STEPS, SEED = ["a red dog", "two cats"], (1, 4), 7
-STOCHASTIC = Sampler(2, stochastic=True)
+STOCHASTIC = Sampler(3, stochastic=True)  # of 1,000 times, which LCMScheduler does not hold
 
 # Run with -c: {folder: {steps: latents}} of every folder under sys.argv[1].
 OPEN = """
