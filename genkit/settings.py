@@ -88,17 +88,16 @@ class Settings:
 
     @classmethod
     def of(cls, method: type, given: Mapping[str, Any], preset: str = "") -> Settings:
-        """Settings from keywords, over the method's preset for the data set `preset`, or the data's
-        own for the method.
+        """Settings from keywords, over the method's defaults and what the data set `preset` says
+        serves it.
 
         ValueError for an unknown one, with the nearest there is, and for a value no run can have.
         """
         kinds = {"method": method.Config, "trainer": TrainerConfig, "run": RunConfig}  # type: ignore[attr-defined]
         home = {field.name: part for part, kind in kinds.items() for field in fields(kind)}
         chosen: dict[str, dict[str, Any]] = {part: {} for part in kinds}
-        presets: Mapping[str, Mapping[str, Any]] = method.presets  # type: ignore[attr-defined]
-        own = dict(presets.get("", {})) | dict(presets.get(preset, {}))
-        own |= data.presets(preset, method.__module__.rsplit(".", 1)[-1])
+        named = method.__module__.rsplit(".", 1)[-1]
+        own = {**method.defaults, **data.presets(preset, named)}  # type: ignore[attr-defined]
         for name, value in (own | dict(given)).items():
             if name not in home:
                 raise unknown("setting", name, home)

@@ -8,15 +8,13 @@ from genkit.settings import Settings
 
 def test_presets_of_a_data_set_lie_under_what_is_given():
     method = catalogue.method_class("dmd2")
-    preset = method.presets["digits"]  # type: ignore[attr-defined]
+    preset = data.presets("digits", "dmd2")
     settings = Settings.of(method, {"pairs": 7}, "digits")
     assert settings.run.pairs == 7 != preset["pairs"]
     assert settings.trainer.max_steps == preset["max_steps"]
     assert settings.method.warmup_share == preset["warmup_share"]
     assert Settings.of(method, {}, "unheard of") == Settings.of(method, {})
-    for name in catalogue.methods():
-        for each in catalogue.method_class(name).presets:  # type: ignore[attr-defined]
-            Settings.of(catalogue.method_class(name), {}, each)
+    assert Settings.of(catalogue.method_class("hipa"), {}).run.lora == 8  # its own default
 
 
 def test_presets_may_stand_with_the_data(tmp_path: Path):

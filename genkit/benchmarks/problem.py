@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from genkit import catalogue, hub
-from genkit.benchmarks import combined
+from genkit.benchmarks import combined, presets
 from genkit.comparison.budget import Budget, Plan, fitted, priced
 from genkit.data.streams import Cost, Stream, TensorStream
 from genkit.denoisers.base import AnyKind, Call, Denoiser, NetworkDenoiser
@@ -40,7 +40,6 @@ from genkit.training.preview import Preview
 from genkit.training.trainer import Trainer
 
 START = "flow_matching"
-KNOWN = "known-density"  # the presets that are for all problems
 PAIR_SEED, SAMPLE_SEED, PREVIEW_SEED = 5_000_000, 6_000_000, 7_000_000
 PREVIEWED = 256  # samples by which a collapse is seen, at every quarter of a training
 TIME_SCALE = 1000.0
@@ -249,13 +248,11 @@ class Training:
 
     @property
     def settings(self) -> Settings:
-        """All settings: the preset's for every known density, over it that under the problem's
-        name, and over it what was given."""
-        cls = class_of(self.name)
-        common = {"batch_size": self.problem.batch} | dict(cls.presets.get(KNOWN, {}))
-        own = cls.presets.get(self.problem.name, {})
-        given = {name: value for name, value in common.items() if name not in own}
-        settings = Settings.of(cls, given | dict(self.given), self.problem.name)
+        """All settings: the presets for known densities and for the problem, and over them what was
+        given."""
+        found = presets.of(self.problem.name, self.name.partition(":")[0])
+        own = {"batch_size": self.problem.batch, **found}
+        settings = Settings.of(class_of(self.name), {**own, **self.given})
         settings.take_teacher(1.0, Sampler(50))
         return settings
 

@@ -2,8 +2,8 @@
 
 A data set's name is its file's name (with - for _), its description the first line of that file's
 docstring. A file may say under METHOD by which method a teacher of it is trained by default, and
-hold under PRESETS {method: settings that were found to serve it}, which go before those of the
-method's own file.
+hold under PRESETS {method: settings that were found to serve it}, of the method, the trainer and
+the run.
 Listing them reads the files and imports none, so that it costs no torch.
 """
 
@@ -61,8 +61,9 @@ def _said(name: str, constant: str, default: Any) -> Any:
     if (tree := _trees().get(name)) is None:
         spoken = bool(name) and speech_folder.is_speech_folder(Path(name))
         return getattr(speech_folder, constant, default) if spoken else default
-    said = [ast.unparse(each.targets[0]) for each in tree.body if isinstance(each, ast.Assign)]
-    if constant not in said:
+    plain = [each.targets[0] for each in tree.body if isinstance(each, ast.Assign)]
+    typed = [each.target for each in tree.body if isinstance(each, ast.AnnAssign)]
+    if constant not in [ast.unparse(each) for each in plain + typed]:
         return default
     return getattr(importlib.import_module(f"genkit.data.{name.replace('-', '_')}"), constant)
 

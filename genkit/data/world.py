@@ -23,6 +23,35 @@ KEPT = 0.7  # the chance that an action is kept
 SPLITS = {"train": 20_000, "validation": 500, "test": 500}
 SEEDS = {"train": 0, "validation": 1_000_003, "test": 2_000_003}
 CELLS = (HIGH - LOW) // SPEED + 1
+# Untuned: a teacher of about 50 minutes on one core, students of 15 to 20, by a step's time; no run
+# so long has been made.
+_COMMON = {
+    "batch_size": 8,
+    "muon": r"blocks\.",
+    "mixed_precision": "bf16",
+    "measure_every": 0,
+    "evaluate_n": 64,
+    "evaluate_seeds": (0,),
+    "evaluate_steps": (1, 2, 4, 16),
+}
+_STUDENT = _COMMON | {"max_steps": 300, "warmup": 20, "sample_every": 100}
+_OWN_ROLLOUTS = {"batch_size": 8, "measure_every": 0, "evaluate_n": 64, "pairs": 500}
+PRESETS: dict[str, dict[str, Any]] = {
+    # Forced half of the time, as sampling is, which takes twice as long.
+    "flow_matching": _COMMON
+    | {
+        "max_steps": 2_000,
+        "warmup": 200,
+        "drop": 0.0,
+        "forced": 0.5,
+        "steps": 20,
+        "sample_every": 1000,
+    },
+    "consistency": _STUDENT | {"solver": "euler"},
+    "regression": _STUDENT | {"pairs": 500, "pair_steps": 6, "pair_precision": "bf16"},
+    "dmd2": _OWN_ROLLOUTS,
+    "msd": _OWN_ROLLOUTS,
+}
 
 
 class Drawn:

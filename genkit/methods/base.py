@@ -208,9 +208,9 @@ class Method:
     # Whether it trains denoisers of sequences: its times have the first `levels` axes, and what it
     # noises sees the rest by `Denoiser.given`.
     framewise: ClassVar[bool] = False
-    # {data set: settings that were found to serve it}, of the method, the trainer and the run; what
-    # stands under "" is for all of them.
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    # Settings of the trainer and the run that differ from theirs. What serves a data set stands
+    # with the data (genkit.data.presets).
+    defaults: ClassVar[Mapping[str, Any]] = {}
 
     Config: ClassVar[type] = Config
 

@@ -42,36 +42,6 @@ class Method(base.Method):
     needs = ("data",)
     any_steps = True
     framewise = True
-    presets = {
-        "digits": {"max_steps": 3000, "batch_size": 256, "mixed_precision": "bf16"},
-        # Untuned: about 20 minutes on one core, by a step's time; no run so long has been made.
-        "world": {
-            "solver": "euler",
-            "max_steps": 300,
-            "warmup": 20,
-            "batch_size": 8,
-            "muon": r"blocks\.",
-            "mixed_precision": "bf16",
-            "sample_every": 100,
-            "measure_every": 0,
-            "evaluate_n": 64,
-            "evaluate_seeds": (0,),
-            "evaluate_steps": (1, 2, 4, 16),
-        },
-        "emoji-scenes": {
-            "guidance": 1.5,
-            "max_steps": 2000,
-            "batch_size": 64,
-            "muon": r"blocks?\.",
-            "mixed_precision": "bf16",
-            "measure_every": 0,
-            "evaluate_n": 500,
-            "evaluate_seeds": (0,),
-            "evaluate_precision": "bf16",
-        },
-        # Heun's rule costs a third more for no better students of a few hundred steps.
-        "known-density": {"solver": "euler", "last_intervals": 32},
-    }
 
     @dataclass
     class Config(base.Distillation):

@@ -61,49 +61,6 @@ class Method(base.Method):
     paper = "arXiv 2405.14867"
     needs = ("data", "pairs")
     framewise = True
-    presets = {
-        "digits": {
-            "warmup_share": 0.75,
-            "lr": 3e-4,
-            "fake_turns": 2,
-            "adversarial": 0.05,
-            "max_steps": 3600,
-            "batch_size": 256,
-            "mixed_precision": "bf16",
-            "pairs": 60_000,
-            "pair_steps": 8,
-        },
-        "world": {"batch_size": 8, "measure_every": 0, "evaluate_n": 64, "pairs": 500},  # untuned
-        # The quickstart: within six minutes on two cores. Without guidance the teacher is twice as
-        # fast, and its distance to the data the same. scripts/ship_emoji.sh trains for an hour.
-        "emoji-scenes": {
-            "warmup_share": 0.85,
-            "lr": 1e-3,
-            "fake_lr": 2e-3,
-            "guidance": 1.0,
-            "fake_turns": 2,
-            "adversarial": 0.0,
-            "max_steps": 450,
-            "batch_size": 64,
-            "muon": r"blocks?\.",
-            "mixed_precision": "bf16",
-            "pairs": 8000,
-            "pair_steps": 6,
-            "pair_precision": "bf16",
-            "measure_every": 0,
-            "sample_every": 150,
-            "evaluate_n": 500,
-            "evaluate_seeds": (0,),
-            "evaluate_precision": "bf16",
-            "shift": 3.0,
-        },
-        # The share on seed 0 of the digits: a regression step costs a tenth of a matching one, so
-        # half of the steps would leave it all but untrained. Rates on one of conditional-variance.
-        "known-density": {"warmup_share": 0.85, "fake_turns": 2, "lr": 5e-4, "fake_lr": 1e-3},
-        # Pairs as for regression.
-        "analytic-digits": {"pair_steps": 8},
-        "spectral-fields": {"pair_steps": 8},
-    }
 
     @dataclass
     class Config(Matching):

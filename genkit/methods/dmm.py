@@ -40,9 +40,6 @@ class Method(base.Method):
     paper = "arXiv 2504.12364"
     needs = ("data",)
     merges = True
-    presets = {
-        "digits": {"max_steps": 2000, "batch_size": 256, "mixed_precision": "bf16"},
-    }
 
     @dataclass
     class Config(base.Config):

@@ -35,7 +35,6 @@ class Method(base.Method):
     family = "distribution"
     paper = "arXiv 2602.04770"
     needs = ("data",)
-    presets = {}
 
     @dataclass
     class Config(base.Distillation):

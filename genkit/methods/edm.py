@@ -33,17 +33,6 @@ class Method(base.Method):
     needs = ("data",)
     paths = ("edm",)
     has_teacher = False
-    presets = {
-        # flow_matching's own, untuned: no run has compared others.
-        "digits": {
-            "max_steps": 12_000,
-            "weight_decay": 0.01,
-            "mixed_precision": "bf16",
-            "sample_every": 2000,
-            "measure_every": 1000,
-            "checkpoint_every": 1000,
-        },
-    }
 
     @dataclass
     class Config(base.Config):

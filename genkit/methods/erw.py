@@ -36,7 +36,6 @@ class Method(base.Method):
     paper = "arXiv 2504.10188"
     needs = ("data",)
     has_teacher = False
-    presets = {}
 
     @dataclass
     class Config(base.Config):

@@ -59,24 +59,6 @@ class Method(dmd2.Method):
     paper = "arXiv 2502.15681"
     needs = ("data", "pairs")
     framewise = False
-    presets = {
-        # dmd2's own, untuned: no run has compared others.
-        "digits": {
-            "warmup_share": 0.75,
-            "lr": 3e-4,
-            "fake_turns": 2,
-            "adversarial": 0.05,
-            "max_steps": 3600,
-            "batch_size": 256,
-            "mixed_precision": "bf16",
-            "pairs": 60_000,
-            "pair_steps": 8,
-        },
-        "known-density": {"warmup_share": 0.85, "fake_turns": 2, "lr": 5e-4, "fake_lr": 1e-3},
-        # Pairs as for regression.
-        "analytic-digits": {"pair_steps": 8},
-        "spectral-fields": {"pair_steps": 8},
-    }
 
     @dataclass
     class Config(Ratios, dmd2.Method.Config):

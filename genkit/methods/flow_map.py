@@ -38,10 +38,6 @@ class Method(base.Method):
     needs = ("data",)
     any_steps = True
     paths = ("rectified_flow",)
-    presets = {
-        # A short chain from the teacher's step to the whole: steps of training are a thousand.
-        "known-density": {"lr": 0.002, "intervals": 8, "whole": 0.4, "instant": 0.2},
-    }
 
     @dataclass
     class Config(base.Distillation):

@@ -26,52 +26,6 @@ class Method(base.Method):
     needs = ("data",)
     has_teacher = False
     framewise = True
-    presets = {
-        "digits": {
-            "max_steps": 12_000,
-            "weight_decay": 0.01,
-            "mixed_precision": "bf16",
-            "sample_every": 2000,
-            "measure_every": 1000,
-            "checkpoint_every": 1000,
-        },
-        # Untuned: about 50 minutes on one core, by a step's time; no run so long has been made.
-        # Forced half of the time, as sampling is, which takes twice as long.
-        "world": {
-            "max_steps": 2_000,
-            "batch_size": 8,
-            "warmup": 200,
-            "muon": r"blocks\.",
-            "drop": 0.0,
-            "forced": 0.5,
-            "steps": 20,
-            "mixed_precision": "bf16",
-            "sample_every": 1000,
-            "measure_every": 0,
-            "evaluate_n": 64,
-            "evaluate_seeds": (0,),
-            "evaluate_steps": (1, 2, 4, 16),
-        },
-        # A transformer of 4M parameters. Chosen on runs of 1,500 steps: Muon does in 1,500 what
-        # AdamW does in 3,300, and 2e-3 is better than 1e-3. At that rate the text encoder forgets
-        # the order of words before the network has a use for it; at a tenth it does not. No
-        # measuring: the distance of few samples is noisier than what the last tenth changes.
-        "emoji-scenes": {
-            "max_steps": 8_000,
-            "batch_size": 64,
-            "lr": 2e-3,
-            "warmup": 300,
-            "weight_decay": 0.01,
-            "ema": 0.999,
-            "time": "shifted",
-            "muon": r"blocks?\.",
-            "slow": r"text_encoder\.",
-            "mixed_precision": "bf16",
-            "sample_every": 1000,
-            "measure_every": 0,
-            "checkpoint_every": 500,
-        },
-    }
 
     @dataclass
     class Config(base.Config):

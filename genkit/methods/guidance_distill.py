@@ -37,9 +37,6 @@ class Method(base.Method):
     family = "guidance"
     paper = "arXiv 2210.03142"
     needs = ("data",)
-    presets = {
-        "digits": {"max_steps": 2000, "batch_size": 256, "mixed_precision": "bf16"},
-    }
 
     @dataclass
     class Config(base.Distillation):

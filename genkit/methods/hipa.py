@@ -29,21 +29,7 @@ class Method(base.Method):
     family = "trajectory"
     paper = "arXiv 2311.18158"
     needs = ("pairs",)
-    presets = {
-        "": {"lora": 8},
-        # regression's own, untuned: no run has compared others.
-        "digits": {
-            "max_steps": 3000,
-            "batch_size": 256,
-            "mixed_precision": "bf16",
-            "pairs": 40_000,
-            "pair_steps": 8,
-        },
-        # Low-rank weights take a higher rate. Pairs as for regression.
-        "known-density": {"lr": 0.003, "lora": 16},
-        "analytic-digits": {"pair_steps": 8},
-        "spectral-fields": {"pair_steps": 8},
-    }
+    defaults = {"lora": 8}
 
     @dataclass
     class Config(base.Distillation):

@@ -32,11 +32,6 @@ class Method(base.Method):
     family = "distribution"
     paper = "arXiv 2403.12015"
     needs = ("data",)
-    presets = {
-        # A student that learns as fast as the heads outruns them, to nine times the variance.
-        "known-density": {"lr": 2e-4, "head_lr": 2e-3, "time_mean": 0.0, "penalty": 0.1},
-        "analytic-digits": {"lr": 1e-4},
-    }
 
     @dataclass
     class Config(base.Distillation):

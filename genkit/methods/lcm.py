@@ -55,7 +55,6 @@ class Method(base.Method):
     paper = "arXiv 2310.04378"
     needs = ("data",)
     any_steps = True
-    presets = {}
 
     @dataclass
     class Config(Interval):

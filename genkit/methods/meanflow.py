@@ -38,17 +38,6 @@ class Method(base.Method):
     needs = ("data",)
     paths = ("rectified_flow",)
     any_steps = True
-    presets = {
-        # Nearly even times, most of them two: the paper's, which suit a long training, hold few
-        # steps that are nearly as long as the whole. Nor does an error weigh less for being large.
-        "known-density": {
-            "lr": 1e-3,
-            "instant": 0.25,
-            "time_mean": 0.0,
-            "time_std": 1.7,
-            "power": 0.0,
-        },
-    }
 
     @dataclass
     class Config(base.Distillation):

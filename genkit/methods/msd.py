@@ -19,7 +19,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,6 @@ class Method(base.Method):
     family = "distribution"
     paper = "arXiv 2410.23274"
     needs = ("data", "pairs")
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = dmd2.Method.presets
 
     @dataclass
     class Config(dmd2.Method.Config):

@@ -33,10 +33,6 @@ class Method(base.Method):
     family = "trajectory"
     paper = "arXiv 2202.00512"
     needs = ("data",)
-    presets = {
-        # Stages are of 150 steps. Fewer stages, from 16, end no better than 16 steps of DDIM.
-        "known-density": {"lr": 2e-3, "warmup": 20},
-    }
 
     @dataclass
     class Config(base.Distillation):

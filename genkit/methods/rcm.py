@@ -33,17 +33,6 @@ class Method(dmd2.Method):
     paper = "arXiv 2510.08431"
     needs = ("data",)
     framewise = False
-    presets = {
-        # A step with matching costs 3.5 times one of consistency alone (by the defaults, 6.5),
-        # so most are of that. Times of matching are even: small pictures have no need of a shift.
-        "known-density": {
-            "tangent_warmup": 0.75,
-            "fake_turns": 1,
-            "lr": 1e-3,
-            "fake_lr": 1e-3,
-            "shift": 1.0,
-        },
-    }
 
     @dataclass
     class Config(scm.Tangent, dmd2.Matching):

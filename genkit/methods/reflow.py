@@ -25,32 +25,6 @@ class Method(base.Method):
     family = "trajectory"
     paper = "arXiv 2309.06380"
     needs = ("pairs",)
-    presets = {
-        "digits": {
-            "max_steps": 3000,
-            "batch_size": 256,
-            "mixed_precision": "bf16",
-            "pairs": 40_000,
-            "pair_steps": 8,
-        },
-        "emoji-scenes": {
-            "guidance": 1.5,
-            "max_steps": 2000,
-            "batch_size": 64,
-            "muon": r"blocks?\.",
-            "mixed_precision": "bf16",
-            "pairs": 12_000,
-            "pair_steps": 8,
-            "pair_precision": "bf16",
-            "measure_every": 0,
-            "evaluate_n": 500,
-            "evaluate_seeds": (0,),
-            "evaluate_precision": "bf16",
-        },
-        # As for regression.
-        "analytic-digits": {"pair_steps": 8},
-        "spectral-fields": {"pair_steps": 8},
-    }
 
     @dataclass
     class Config(base.Distillation):

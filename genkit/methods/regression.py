@@ -26,35 +26,6 @@ class Method(base.Method):
     paper = "arXiv 2101.02388"
     needs = ("pairs",)
     framewise = True
-    presets = {
-        "digits": {
-            "max_steps": 3000,
-            "batch_size": 256,
-            "mixed_precision": "bf16",
-            "pairs": 40_000,
-            "pair_steps": 8,
-        },
-        # Untuned: about 15 minutes on one core with its pairs, by a step's time; no run so long has
-        # been made.
-        "world": {
-            "pairs": 500,
-            "pair_steps": 6,
-            "pair_precision": "bf16",
-            "max_steps": 300,
-            "warmup": 20,
-            "batch_size": 8,
-            "muon": r"blocks\.",
-            "mixed_precision": "bf16",
-            "sample_every": 100,
-            "measure_every": 0,
-            "evaluate_n": 64,
-            "evaluate_seeds": (0,),
-            "evaluate_steps": (1, 2, 4, 16),
-        },
-        # Eight steps of the exact teacher are as good as 16 there, and make twice the pairs.
-        "analytic-digits": {"pair_steps": 8},
-        "spectral-fields": {"pair_steps": 8},
-    }
 
     @dataclass
     class Config(base.Distillation):

@@ -53,7 +53,6 @@ class Method(base.Method):
     paper = "arXiv 2410.11081"
     needs = ("data",)
     any_steps = True
-    presets = {}
 
     @dataclass
     class Config(Tangent, base.Distillation):

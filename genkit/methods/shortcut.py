@@ -36,11 +36,6 @@ class Method(base.Method):
     needs = ("data",)
     paths = ("rectified_flow",)
     any_steps = True
-    presets = {
-        # Half of the samples teach the doublings, of which 16 steps would leave too few: a student
-        # is no better than Euler's rule at so many.
-        "known-density": {"lr": 1e-3, "base_steps": 32, "long_share": 0.5},
-    }
 
     @dataclass
     class Config(base.Distillation):

@@ -33,10 +33,6 @@ class Method(dmd2.Method):
     paper = "arXiv 2404.04057"
     needs = ("data",)
     framewise = False
-    presets = {
-        # Begun at less noise, where the teacher makes more than the mean: 500 steps are few.
-        "known-density": {"lr": 0.0005, "fake_lr": 0.001, "alpha": 1.0, "start": 1.0},
-    }
 
     @dataclass
     class Config(dmd2.Matching):

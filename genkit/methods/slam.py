@@ -34,11 +34,6 @@ class Method(lcm.Method):
     needs = ("data",)
     paths = ("vp", "discrete_vp")
     kinds = ("eps",)
-    presets = {
-        # Near gamma = 0 the released sigma_gamma is far from the noise there is, at pure noise most
-        # of all; a thousand steps do not absorb it.
-        "known-density": {"gamma_low": 0.9},
-    }
 
     @dataclass
     class Config(lcm.Interval):

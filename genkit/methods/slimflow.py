@@ -34,22 +34,6 @@ class Method(base.Method):
     family = "trajectory"
     paper = "arXiv 2407.12718"
     needs = ("pairs",)
-    presets = {
-        # reflow's own, untuned, with a student of about half the parameters.
-        "digits": {
-            "student_size": ("width=192", "depth=3"),
-            "max_steps": 3000,
-            "batch_size": 256,
-            "mixed_precision": "bf16",
-            "pairs": 40_000,
-            "pair_steps": 8,
-        },
-        # A fresh network takes a higher rate, and a step of its flow costs a third of a later one.
-        "known-density": {"lr": 4e-3, "reflow_share": 0.7},
-        "analytic-digits": {"student_size": ("width=192", "depth=3"), "pair_steps": 8},
-        "spectral-fields": {"student_size": ("width=48", "depth=2"), "pair_steps": 8},
-        "conditional-variance": {"student_size": ("width=96", "depth=3")},
-    }
 
     @dataclass
     class Config(base.Distillation):

@@ -33,7 +33,6 @@ class Method(lcm.Method):
     family = "consistency"
     paper = "arXiv 2402.19159"
     needs = ("data",)
-    presets = {"known-density": {"lr": 2e-3, "intervals": 20}}
 
     @dataclass
     class Config(lcm.Method.Config):

@@ -30,10 +30,6 @@ class Method(f_distill.Method):
     family = "distribution"
     paper = "arXiv 2505.20755"
     needs = ("data",)
-    presets = {
-        # As for sid.
-        "known-density": {"lr": 5e-4, "fake_lr": 1e-3, "start": 1.0},
-    }
 
     @dataclass
     class Config(f_distill.Ratios, dmd2.Matching):

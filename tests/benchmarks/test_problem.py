@@ -124,11 +124,13 @@ def test_a_collapse_is_seen(problem, begun):
 
 
 def test_presets_are_read_under_the_problems_name(problem, monkeypatch):
-    from genkit.methods.regression import Method
+    from genkit.benchmarks import presets
 
-    known = {"lr": 0.1, "pair_steps": 3}
-    presets = {"tiny": {"lr": 0.5, "pairs": 7}, "digits": {"ema": 0}, "known-density": known}
-    monkeypatch.setattr(Method, "presets", presets)
+    own = {"regression": {"lr": 0.5, "pairs": 7}}
+    monkeypatch.setattr(
+        presets, "OWN", {"tiny": own, "analytic-digits": {"regression": {"ema": 0}}}
+    )
+    monkeypatch.setattr(presets, "KNOWN", {"regression": {"lr": 0.1, "pair_steps": 3}})
     settings = Training("regression", problem, None, {"ema": 0.25}).settings
     assert (settings.method.lr, settings.run.pairs, settings.method.ema) == (0.5, 7, 0.25)
     assert (settings.run.pair_steps, settings.trainer.batch_size) == (3, 16)
