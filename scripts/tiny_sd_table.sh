@@ -2,7 +2,7 @@
 # A small Stable Diffusion, trained by diffusers alone on emoji scenes, distilled into one step by
 # dmd2 and consistency, whole and as adapters, and measured beside it.
 #
-#     bash scripts/tiny_sd_table.sh        two hours on two cores; figures in docs/figures
+#     bash scripts/tiny_sd_table.sh        three hours and a half on one core; figures in docs/figures
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 teacher=runs/tiny-sd guidance="${GUIDANCE:-3}"
