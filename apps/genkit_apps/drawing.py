@@ -59,16 +59,26 @@ def answer(pair: Pair, worker: Worker) -> Callable[..., Iterator[Shown]]:
         guidance: float | None,
         negative: str | None,
     ) -> Iterator[Shown]:
-        seen, asked = Race(), Asked(prompt or "")
-        try:
-            asked = _read(pair, prompt, seed, n, steps, guidance, negative)
-            yield shown_of(pair, seen, asked)
-            for seen in race(pair, asked, worker):
-                yield shown_of(pair, seen, asked)
-        except ValueError as error:
-            yield shown_of(pair, seen, asked, " ".join(str(error).split()))
+        def read() -> Asked:
+            return _read(pair, prompt, seed, n, steps, guidance, negative)
+
+        yield from raced(pair, worker, prompt, read)
 
     return run
+
+
+def raced(
+    pair: Pair, worker: Worker, prompt: str | None, read: Callable[[], Asked]
+) -> Iterator[Shown]:
+    """What is shown of a race for what `read` asks for; a ValueError of either, in one line."""
+    seen, asked = Race(), Asked(prompt or "")
+    try:
+        asked = read()
+        yield shown_of(pair, seen, asked)
+        for seen in race(pair, asked, worker):
+            yield shown_of(pair, seen, asked)
+    except ValueError as error:
+        yield shown_of(pair, seen, asked, " ".join(str(error).split()))
 
 
 def _read(

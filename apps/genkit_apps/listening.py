@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from genkit_apps import panels
-from genkit_apps.drawing import Shown, asking, connect, led_sliders, shown_of, whole_seed
+from genkit_apps.drawing import Shown, asking, connect, led_sliders, raced, shown_of, whole_seed
 from genkit_apps.lanes import Asked, Lane, Pair
-from genkit_apps.racing import Race, Worker, race
+from genkit_apps.racing import Race, Worker
 
 
 @dataclass(frozen=True)
@@ -92,20 +92,15 @@ def answer(pair: Pair, worker: Worker) -> Callable[..., Iterator[Shown]]:
         guidance: float | None,
         *values: Any,
     ) -> Iterator[Shown]:
-        seen, asked = Race(), Asked(prompt or "")
-        try:
-            pairs = zip(names, values, strict=True)
-            asked = Asked(
+        def read() -> Asked:
+            return Asked(
                 prompt or "",
                 whole_seed(seed),
                 steps=None if steps is None else int(steps),
                 guidance=None if guidance is None else float(guidance),
-                more={name: value for name, value in pairs if value},
+                more={name: value for name, value in zip(names, values, strict=True) if value},
             )
-            yield shown_of(pair, seen, asked)
-            for seen in race(pair, asked, worker):
-                yield shown_of(pair, seen, asked)
-        except ValueError as error:
-            yield shown_of(pair, seen, asked, " ".join(str(error).split()))
+
+        yield from raced(pair, worker, prompt, read)
 
     return run

@@ -1,6 +1,7 @@
 """Frames as they come, decoded to sound in windows that begin at the clip's beginning.
 
-The whole and the stream run exactly this, so they are the same bits.
+`chunks` are of them, for whoever listens meanwhile. The whole and the stream run exactly this, so
+they are the same bits.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from genkit_pipelines.audio_output import AudioChunk
 
 
 def windows(decoder: Any, parts: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -35,6 +38,23 @@ def windows(decoder: Any, parts: Iterable[Tensor]) -> Iterator[Tensor]:
         made = decoder(padded[None, : width + 2 * context])[0].float()
         yield made[: (total - done) * decoder.samples_per_frame]
         held, done = held[width:], done + width
+
+
+def chunks(
+    made: Iterable[Tensor], samples: int, sample_rate: int, least_in_s: float
+) -> Iterator[AudioChunk]:
+    """The first `samples` of a clip, whose samples (n,) come in pieces, in chunks of at least
+    least_in_s but for the last."""
+    held, start = [], 0
+    for piece in made:
+        held.append(piece[: samples - start - sum(len(each) for each in held)])
+        size = sum(len(each) for each in held)
+        last = start + size >= samples
+        if last or size >= least_in_s * sample_rate:
+            yield AudioChunk(torch.cat(held)[None], sample_rate, start / sample_rate, last)
+            held, start = [], start + size
+        if last:
+            return
 
 
 def _outside(decoder: Any, like: Tensor, frames: int) -> Tensor:

@@ -24,7 +24,7 @@ from genkit.networks.text import tokens_of
 from genkit.sampling import Evaluate, Generators
 from genkit_pipelines.audio_output import AudioChunk, AudioOutput, Span
 from genkit_pipelines.trained import AfterStep, TrainedPipeline, tensor_inputs
-from genkit_pipelines.windows import windows
+from genkit_pipelines.windows import chunks, windows
 
 OUTPUTS = ("pt", "np", "latent")
 LONGEST = 285.0  # seconds: 4 minutes 45
@@ -141,9 +141,8 @@ class MusicPipeline(TrainedPipeline):
     def _check(self, prompt: Any, seconds: float, many: int, output_type: str) -> list[str]:
         """The prompts of a call; ValueError for what it cannot use."""
         prompts = [prompt] if isinstance(prompt, str) else prompt
-        if not isinstance(prompts, list) or not prompts:
-            raise ValueError(f"prompt is {prompt!r}; give a string or a list of strings")
-        if not all(isinstance(each, str) for each in prompts):
+        listed = isinstance(prompts, list) and prompts
+        if not listed or not all(isinstance(each, str) for each in prompts):
             raise ValueError(f"prompt is {prompt!r}; give a string or a list of strings")
         if not isinstance(seconds, (int, float)) or not 1 / self.sample_rate <= seconds <= LONGEST:
             raise ValueError(
@@ -290,18 +289,8 @@ class MusicPipeline(TrainedPipeline):
         run |= {"callback": None, "wanted": ()}
         cond, _ = self._asked(prompts, bpm, key, instrument, chords, audio_end_in_s, generator)
         latents = self._made(cond, negative_prompt, None, run)
-        left, start, held = round(audio_end_in_s * self.sample_rate), 0, []
-        for made in windows(self.codec, [latents[0]]):
-            held.append(made[: left - start - sum(len(each) for each in held)])
-            size = sum(len(each) for each in held)
-            last = start + size >= left
-            if last or size >= chunk_in_s * self.sample_rate:
-                yield AudioChunk(
-                    torch.cat(held)[None], self.sample_rate, start / self.sample_rate, last
-                )
-                held, start = [], start + size
-            if last:
-                return
+        samples, made = round(audio_end_in_s * self.sample_rate), windows(self.codec, [latents[0]])
+        yield from chunks(made, samples, self.sample_rate, chunk_in_s)
 
 
 def _alignment(plan: Plan) -> list[Span]:

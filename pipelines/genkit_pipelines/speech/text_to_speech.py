@@ -24,7 +24,7 @@ from genkit.phonemes import ids, phonemes, sentences
 from genkit.sampling import Generators
 from genkit_pipelines.audio_output import AudioChunk, AudioOutput, Span
 from genkit_pipelines.trained import AfterStep, TrainedPipeline, tensor_inputs
-from genkit_pipelines.windows import windows
+from genkit_pipelines.windows import chunks, windows
 
 OUTPUTS = ("pt", "np", "latent")
 LONGEST = 600.0  # seconds of audio_end_in_s
@@ -314,17 +314,7 @@ class TextToSpeechPipeline(TrainedPipeline):
         left = sum(piece.frames for piece in plans[0]) * SPEECH.hop
         if audio_end_in_s is not None:
             left = min(left, round(audio_end_in_s * self.sample_rate))
-        held, start = [], 0
-        for made in _sound(self.vocoder, mels):
-            held.append(made[: left - start - sum(len(each) for each in held)])
-            size = sum(len(each) for each in held)
-            last = start + size >= left
-            if last or size >= chunk_in_s * self.sample_rate:
-                samples = torch.cat(held)[None]
-                yield AudioChunk(samples, self.sample_rate, start / self.sample_rate, last)
-                held, start = [], start + size
-            if last:
-                return
+        yield from chunks(_sound(self.vocoder, mels), left, self.sample_rate, chunk_in_s)
 
 
 def _cut(symbols: list[str]) -> list[list[str]]:
