@@ -11,6 +11,7 @@ import ast
 import difflib
 import importlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ __all__ = ["default_method", "describe", "load", "names", "open_data", "presets"
 METHOD = "flow_matching"  # of data that say nothing
 
 
+@cache
 def _trees() -> dict[str, ast.Module]:
     """{file name: syntax tree} of the files of this folder that define `load`."""
     files = [p for p in sorted(Path(__file__).parent.glob("*.py")) if p.stem != "__init__"]
