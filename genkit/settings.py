@@ -107,17 +107,8 @@ class Settings:
         return settings
 
     def take_teacher(self, guidance: float, sampler: Sampler) -> None:
-        """Let a method take from its teacher what it was not given: the guidance it bakes in, the
-        steps, with their grid, where it keeps the teacher's, and the share of teacher score
-        matching, which students that begin as the teacher have no need of."""
-        own = asdict(self.method)
-        if "guidance" in own and own["guidance"] is None:
-            self.method.guidance = guidance
-        if "steps" in own and own["steps"] is None:
-            self.method.steps = sampler.steps
-            self.method.times = self.method.times or sampler.times or ()
-        if "tsm_share" in own and own["tsm_share"] is None:
-            self.method.tsm_share = 0.3 if self.run.student_size else 0.0
+        """Let a method take from its teacher what it was not given."""
+        self.method.take_teacher(guidance, sampler, bool(self.run.student_size))
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its name."""

@@ -22,9 +22,20 @@ def test_presets_may_stand_with_the_data(tmp_path: Path):
     found = Settings.of(edm, {"batch_size": 3}, "speech-flite")
     assert found.trainer.batch_size == 3 and found.trainer.measure_every == 0
     assert found.method.drop == 0.0  # type: ignore[attr-defined]
-    (tmp_path / "wavs").mkdir()
-    (tmp_path / "metadata.csv").write_text("a|Go.\n")
-    assert Settings.of(edm, {"batch_size": 3}, str(tmp_path)) == found
     for name in data.names():
         for method in catalogue.methods():
             Settings.of(catalogue.method_class(method), {}, name)
+
+
+def test_folders_have_the_presets_of_their_layout(tmp_path: Path):
+    speech, music = tmp_path / "speech", tmp_path / "music"
+    (speech / "wavs").mkdir(parents=True)
+    (speech / "metadata.csv").write_text("a|Go.\n")
+    music.mkdir()
+    (music / "song.wav").touch()
+    for folder, like, method in ((speech, "speech-flite", "edm"), (music, "music", "reflow")):
+        cls = catalogue.method_class(method)
+        own = Settings.of(cls, {}, like)
+        assert Settings.of(cls, {}, str(folder)) == own != Settings.of(cls, {})
+        assert data.default_method(str(folder)) == data.default_method(like)
+    assert not data.presets(str(tmp_path), "edm")  # a folder of neither

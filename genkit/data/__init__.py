@@ -1,7 +1,8 @@
-"""Data sets, found by looking: every file of this folder that defines `load` is one.
+"""Data sets and layouts of folders, found by looking: a file of this folder that defines `load` is
+a data set, one that defines `holds` (whether a folder has the layout) and `read_folder` a layout.
 
 A data set's name is its file's name (with - for _), its description the first line of that file's
-docstring. A file may say under METHOD by which method a teacher of it is trained by default, and
+docstring. Either may say under METHOD by which method a teacher of it is trained by default, and
 hold under PRESETS {method: settings that were found to serve it}, of the method, the trainer and
 the run.
 Listing them reads the files and imports none, so that it costs no torch.
@@ -13,6 +14,7 @@ import importlib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,25 +26,25 @@ METHOD = "flow_matching"  # of data that say nothing
 
 
 @cache
-def _trees() -> dict[str, ast.Module]:
-    """{file name: syntax tree} of the files of this folder that define `load`."""
+def _trees(function: str) -> dict[str, ast.Module]:
+    """{file name: syntax tree} of the files of this folder that define a function of that name."""
     files = [p for p in sorted(Path(__file__).parent.glob("*.py")) if p.stem != "__init__"]
     trees = {p.stem: ast.parse(p.read_text(encoding="utf-8")) for p in files}
     return {
         name.replace("_", "-"): tree
         for name, tree in trees.items()
-        if any(isinstance(node, ast.FunctionDef) and node.name == "load" for node in tree.body)
+        if any(isinstance(node, ast.FunctionDef) and node.name == function for node in tree.body)
     }
 
 
 def names() -> list[str]:
     """The data sets there are, in alphabetical order."""
-    return list(_trees())
+    return list(_trees("load"))
 
 
 def describe(name: str) -> str:
     """One line on the data set `name`. ValueError if there is none of that name."""
-    return (ast.get_docstring(_trees()[_known(name)]) or "").partition("\n")[0]
+    return (ast.get_docstring(_trees("load")[_known(name)]) or "").partition("\n")[0]
 
 
 def default_method(name: str) -> str:
@@ -57,31 +59,35 @@ def presets(name: str, method: str) -> Mapping[str, Any]:
 
 def _said(name: str, constant: str, default: Any) -> Any:
     """The constant of that name in the file of a data set or of a folder's layout; `default` where
-    it has none. Files without it are not imported."""
-    from genkit.data import speech_folder
-
-    if (tree := _trees().get(name)) is None:
-        spoken = bool(name) and speech_folder.is_speech_folder(Path(name))
-        return getattr(speech_folder, constant, default) if spoken else default
+    it has none. Data sets without it are not imported."""
+    if (tree := _trees("load").get(name)) is None:
+        layout = _layout(name)
+        return default if layout is None else getattr(layout, constant, default)
     plain = [each.targets[0] for each in tree.body if isinstance(each, ast.Assign)]
     typed = [each.target for each in tree.body if isinstance(each, ast.AnnAssign)]
     if constant not in [ast.unparse(each) for each in plain + typed]:
         return default
-    return getattr(importlib.import_module(f"genkit.data.{name.replace('-', '_')}"), constant)
+    return getattr(_module(name), constant)
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"genkit.data.{name.replace('-', '_')}")
+
+
+def _layout(folder: str) -> ModuleType | None:
+    """The layout that a folder has, if it has one of ours."""
+    if not folder or not Path(folder).is_dir():
+        return None
+    found = (_module(name) for name in _trees("holds"))
+    return next((each for each in found if each.holds(Path(folder))), None)
 
 
 def load(name: str, split: str = "train") -> "Samples":
-    """The data set `name`, or a folder of speech or music, one of its splits. ValueError if there
-    is no such set or split."""
-    from genkit.data.music_folder import is_music_folder, read_music_folder
-    from genkit.data.speech_folder import is_speech_folder, read_speech_folder
-
-    if name not in names() and is_speech_folder(Path(name)):
-        return read_speech_folder(Path(name), split)
-    if name not in names() and is_music_folder(Path(name)):
-        return read_music_folder(Path(name), split)
-    module = f"genkit.data.{_known(name).replace('-', '_')}"
-    return importlib.import_module(module).load(split)
+    """The data set `name`, or a folder in one of our layouts, one of its splits. ValueError if
+    there is no such set or split."""
+    if name not in names() and (layout := _layout(name)) is not None:
+        return layout.read_folder(Path(name), split)
+    return _module(_known(name)).load(split)
 
 
 def open_data(name: str, size: int, split: str = "train") -> "Samples | Prompts":
@@ -92,17 +98,14 @@ def open_data(name: str, size: int, split: str = "train") -> "Samples | Prompts"
     ValueError for what is none of these, or cannot be read.
     """
     from genkit.data.datasets_hub import PREFIX, read_datasets
-    from genkit.data.folder import read_folder
-    from genkit.data.music_folder import is_music_folder
+    from genkit.data.folder import read_pictures
     from genkit.data.prompts import read_prompts
-    from genkit.data.speech_folder import is_speech_folder
 
     path = Path(name)
     if name.startswith(PREFIX):
         return read_datasets(name.removeprefix(PREFIX), size)
-    ours = name in names() or is_speech_folder(path) or is_music_folder(path)
-    if path.is_dir() and not ours:
-        return read_folder(path, size)
+    if name not in names() and path.is_dir() and _layout(name) is None:
+        return read_pictures(path, size)
     if path.is_file():
         return read_prompts(path)
     return load(name, split)

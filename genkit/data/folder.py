@@ -22,7 +22,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 TABLES = ("metadata.jsonl", "metadata.csv")
 
 
-def read_folder(folder: Path, size: int) -> Samples:
+def read_pictures(folder: Path, size: int) -> Samples:
     """The pictures below `folder`, the middle square of each brought to size x size in [-1, 1].
 
     ValueError for a folder without pictures, a picture that cannot be read, and captions that do

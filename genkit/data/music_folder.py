@@ -17,9 +17,10 @@ from typing import Any
 
 from genkit.audio.files import SOUNDS, read
 from genkit.data.base import Samples
-from genkit.data.music_samples import FRAMES, HOP, LEAST, RATE, Piece, gather
+from genkit.data.music_samples import FRAMES, HOP, LEAST, PLAYED, RATE, Piece, gather
 from genkit.harmony import SECTIONS, Plan, check_bpm, chord_number, form, key_number
 
+PRESETS = PLAYED
 TABLE = "metadata.jsonl"
 SPLITS = ("train", "validation", "test")
 
@@ -34,7 +35,7 @@ class Entry:
     known: dict[str, Any]
 
 
-def is_music_folder(folder: Path) -> bool:
+def holds(folder: Path) -> bool:
     """Whether a folder holds sounds as this file reads them."""
     if not folder.is_dir() or (folder / "metadata.csv").exists():
         return False
@@ -114,7 +115,7 @@ def _pieces(rows: list[Entry]) -> Iterator[Piece]:
             yield Piece(part, row.text, key, name, bpm, plan if first == 0 else None)
 
 
-def read_music_folder(folder: Path, split: str = "train", name: str = "") -> Samples:
+def read_folder(folder: Path, split: str = "train", name: str = "") -> Samples:
     """The pieces of one split of such a folder.
 
     ValueError for a table or a sound that cannot be read, and for a split that is empty.
@@ -130,5 +131,5 @@ def read_music_folder(folder: Path, split: str = "train", name: str = "") -> Sam
     if split != "train" or not any(each.split == "test" for each in every):
         return found
     # Only what is said of them: their sounds are read when they are measured against.
-    kept = read_music_folder(folder, "test", name)
+    kept = read_folder(folder, "test", name)
     return replace(found, held_out=kept.captions, held_out_cond=kept.cond)

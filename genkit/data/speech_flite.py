@@ -6,7 +6,7 @@ equaliser vary and are told in no condition, so that a text does not determine t
 
 from genkit.data.base import Samples
 from genkit.data.cache import cache_folder
-from genkit.data.speech_folder import is_speech_folder, read_speech_folder
+from genkit.data.speech_folder import holds, read_folder
 from genkit.data.speech_samples import SPOKEN
 
 NAME = "speech-flite"
@@ -17,8 +17,8 @@ PRESETS = SPOKEN
 def load(split: str = "train") -> Samples:
     """A split of what the script has made. ValueError, saying how, where it has not run."""
     folder = cache_folder() / NAME
-    if not is_speech_folder(folder):
+    if not holds(folder):
         raise ValueError(
             f"{NAME} is not made yet: apt-get install flite, then python scripts/make_speech.py"
         )
-    return read_speech_folder(folder, split, NAME)
+    return read_folder(folder, split, NAME)

@@ -32,7 +32,7 @@ class Line:
     speaker: str
 
 
-def is_speech_folder(folder: Path) -> bool:
+def holds(folder: Path) -> bool:
     """Whether a folder has this layout."""
     return (folder / TABLE).is_file() and (folder / WAVS).is_dir()
 
@@ -64,7 +64,7 @@ def split_of(line: Line, marked: bool) -> str:
     return {0: "validation", 1: "validation", 2: "test", 3: "test"}.get(first, "train")
 
 
-def read_speech_folder(folder: Path, split: str = "train", name: str = "") -> Samples:
+def read_folder(folder: Path, split: str = "train", name: str = "") -> Samples:
     """The utterances of one split of a folder in this layout.
 
     ValueError for a table or a sound that cannot be read, and for a split that is empty.
@@ -82,7 +82,7 @@ def read_speech_folder(folder: Path, split: str = "train", name: str = "") -> Sa
     if split != "train" or not parts["test"]:
         return found
     # Only what is said and by whom: their sounds are read when they are measured against.
-    kept = read_speech_folder(folder, "test", name)
+    kept = read_folder(folder, "test", name)
     return replace(found, held_out=kept.captions, held_out_cond=kept.cond)
 
 

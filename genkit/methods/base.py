@@ -133,6 +133,10 @@ class Config:
     ema: float = 0.999
     """Rate of the average that is sampled and delivered."""
 
+    def take_teacher(self, guidance: float, sampler: Sampler, resized: bool) -> None:
+        """Take from the teacher what was left to it (None): its guidance, or how it samples.
+        resized: whether the student is of another size, and so begins with fresh weights."""
+
 
 @dataclass
 class Distillation(Config):
@@ -140,6 +144,27 @@ class Distillation(Config):
 
     guidance: float | None = None
     """The teacher's guidance, baked into the student; by default the teacher's own."""
+
+    def take_teacher(self, guidance: float, sampler: Sampler, resized: bool) -> None:
+        super().take_teacher(guidance, sampler, resized)
+        if self.guidance is None:
+            self.guidance = guidance
+
+
+@dataclass
+class Sampled(Config):
+    """Those of a method whose student samples as its teacher does."""
+
+    steps: int | None = None
+    """Evaluations of the finished student; by default the teacher's."""
+    times: tuple[float, ...] = ()
+    """Noise levels of those evaluations; by default, with the teacher's steps, the teacher's grid,
+    where it has one."""
+
+    def take_teacher(self, guidance: float, sampler: Sampler, resized: bool) -> None:
+        super().take_teacher(guidance, sampler, resized)
+        if self.steps is None:
+            self.steps, self.times = sampler.steps, self.times or sampler.times or ()
 
 
 def begin_student(

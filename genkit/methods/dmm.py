@@ -42,7 +42,7 @@ class Method(base.Method):
     merges = True
 
     @dataclass
-    class Config(base.Config):
+    class Config(base.Sampled):
         lr: float = 3e-4
         weight_decay: float = 1e-2
         drop: float = 0.1
@@ -57,11 +57,6 @@ class Method(base.Method):
         """Learning rate of the discriminator's head."""
         time: str = "uniform"
         """Distribution of t: a name of genkit.times."""
-        steps: int | None = None
-        """Evaluations of the delivered student; by default as many as the first teacher takes."""
-        times: tuple[float, ...] = ()
-        """Noise levels of those evaluations; by default, with the teacher's steps, the teacher's
-        own, otherwise the path's even grid."""
 
     def stages(self) -> list[Stage]:
         return [Stage("merge")]

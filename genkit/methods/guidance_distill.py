@@ -39,7 +39,7 @@ class Method(base.Method):
     needs = ("data",)
 
     @dataclass
-    class Config(base.Distillation):
+    class Config(base.Sampled, base.Distillation):
         lr: float = 3e-4
         guidance: float | None = None
         """The scale that is folded in; by default the teacher's own."""
@@ -52,11 +52,6 @@ class Method(base.Method):
         """Share of samples without their condition, for negative prompts and guidance on top."""
         time: str = "uniform"
         """Distribution of t: a name of genkit.times."""
-        steps: int | None = None
-        """Evaluations of the delivered student; by default as many as the teacher takes."""
-        times: tuple[float, ...] = ()
-        """Noise levels of those evaluations; by default, with the teacher's steps, the teacher's
-        own, otherwise the path's even grid."""
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)

@@ -52,6 +52,11 @@ class Method(base.Method):
         """Share of the student's steps in which it learns the teacher's own predictions first; by
         default 0.3 for students of another size, 0 for those that begin as the teacher."""
 
+        def take_teacher(self, guidance: float, sampler: Sampler, resized: bool) -> None:
+            super().take_teacher(guidance, sampler, resized)
+            if self.tsm_share is None:
+                self.tsm_share = 0.3 if resized else 0.0
+
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         if config.inner == self.name:

@@ -9,7 +9,7 @@ import torch
 from genkit.audio.files import write
 from genkit.audio.midi import Note, midi_bytes
 from genkit.data import load, music_tones, open_data
-from genkit.data.music_folder import is_music_folder, read_music_folder
+from genkit.data.music_folder import holds, read_folder
 from genkit.data.music_samples import BARS, HOP, RATE, gather, plan_of
 from genkit.data.songs import INSTRUMENTS, SPLITS, compose, split_of
 from genkit.harmony import CHORDS, KEYS, SECTIONS, notes_of
@@ -84,7 +84,7 @@ def test_a_folder_with_a_table(tmp_path):
         )
     table = tmp_path / "metadata.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert is_music_folder(tmp_path)
+    assert holds(tmp_path)
     data = open_data(str(tmp_path), 64)
     assert data.captions == ("slow organ",) and data.held_out == ("slow organ",)
     assert int(data.cond["key"][0]) == KEYS.index("A minor") and data.classes == ("organ",)
@@ -99,16 +99,16 @@ def test_a_folder_with_a_table(tmp_path):
     ):
         table.write_text(json.dumps(rows[0] | wrong) + "\n")
         with pytest.raises(ValueError, match=told):
-            read_music_folder(tmp_path)
+            read_folder(tmp_path)
     table.write_text("{}\n")
     with pytest.raises(ValueError, match="line 1 of .* file_name and text"):
-        read_music_folder(tmp_path)
+        read_folder(tmp_path)
 
 
 def test_a_folder_with_captions_beside(tmp_path):
     write(tmp_path / "a.wav", tone(85.0), RATE)
     with pytest.raises(ValueError, match="has no caption"):
-        read_music_folder(tmp_path)
+        read_folder(tmp_path)
     (tmp_path / "a.txt").write_text("calm piano\n")
     found = {split: 0 for split in SPLITS}
     for split in SPLITS:
@@ -134,7 +134,7 @@ def test_short_and_silent_sounds_are_said(tmp_path, capsys):
     with pytest.raises(ValueError, match="holds no sound"):
         for split in SPLITS:
             try:
-                read_music_folder(tmp_path, split)
+                read_folder(tmp_path, split)
             except ValueError as error:
                 if "of the split" not in str(error):
                     raise

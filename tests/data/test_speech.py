@@ -7,7 +7,7 @@ import torch
 from genkit.audio.files import wav_bytes
 from genkit.data import default_method, load, open_data, speech_formants
 from genkit.data.sentences import HELD_OUT, sentences, split_of, vocabulary, words
-from genkit.data.speech_folder import read_speech_folder
+from genkit.data.speech_folder import read_folder
 from genkit.data.speech_samples import equalised, gather
 
 
@@ -79,7 +79,7 @@ def test_a_folder_is_read_with_its_splits(tmp_path):
 def test_plain_ljspeech_is_split_by_its_ids(tmp_path):
     ids = [f"LJ001-{k:04d}" for k in range(120)]
     path = folder(tmp_path / "lj", ids, "{id}|A cat.")
-    parts = {split: read_speech_folder(path, split) for split in ("train", "validation", "test")}
+    parts = {split: read_folder(path, split) for split in ("train", "validation", "test")}
     assert sum(len(part) for part in parts.values()) == 120 and len(parts["train"]) > 105
 
 
@@ -90,12 +90,12 @@ def test_plain_ljspeech_is_split_by_its_ids(tmp_path):
 def test_what_is_wrong_in_a_folder_is_told(tmp_path, line, told):
     path = folder(tmp_path / "bad", ("test-1",), line)
     with pytest.raises(ValueError, match=told):
-        read_speech_folder(path, "test" if "none" not in line else "train")
+        read_folder(path, "test" if "none" not in line else "train")
 
 
 def test_an_empty_split_and_missing_flite_speech_are_told(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no utterance of the split"):
-        read_speech_folder(folder(tmp_path / "x", ("train-1", "test-1")), "validation")
+        read_folder(folder(tmp_path / "x", ("train-1", "test-1")), "validation")
     monkeypatch.setenv("GENKIT_CACHE", str(tmp_path / "none"))
     with pytest.raises(ValueError, match="make_speech.py"):
         load("speech-flite")
