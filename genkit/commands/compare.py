@@ -20,7 +20,7 @@ from genkit.commands.flags import parse
 @dataclass
 class Compare:
     methods: tuple[str, ...] = ("dmd2", "reflow", "consistency")
-    """Names of methods, between commas; genkit list methods shows them."""
+    """Names of methods, between commas (genkit list methods shows them); all: all that distil."""
     teacher: str = "digits-teacher"
     """A shipped name (genkit list pipelines), a folder, or a hub id."""
     budget: str = "10m"

@@ -32,6 +32,7 @@ from genkit.training.checkpoints import write_text
 from genkit.training.config import TrainerConfig
 from genkit.training.health import Collapse
 
+ALL = "all"
 ASKED, PLANS, FATES, RESULT = "compare.json", "plans.json", "fates.json", "comparison.json"
 # Settings that the comparison itself gives, the same to all.
 OURS = ("max_steps", "max_minutes", "seed", "evaluate_n", "evaluate_seeds", "evaluate_steps")
@@ -145,6 +146,7 @@ def compare(
 ) -> dict[str, Any]:
     """Train every method on `teacher` under one budget, evaluate them alike, and write the page.
 
+    methods: names, or "all" for every one that distils a teacher.
     budget: of each method and seed: a time such as "10m", or evaluations such as "5M-nfe". steps:
     numbers of steps at which the teacher stands beside; by default 1, 4 and its own. n: samples of
     the evaluation. settings: over the methods' presets, "batch_size" for all or "dmd2.lr" for one.
@@ -177,7 +179,10 @@ def _asked(
     settings: Mapping[str, Any],
 ) -> Comparison:
     """The comparison, with all that can be refused before anything is made refused."""
-    names = tuple(catalogue.method(name).name for name in methods)
+    names = tuple(catalogue.method(name).name for name in methods if name != ALL)
+    if ALL in methods:
+        known = catalogue.methods().items()
+        names += tuple(n for n, entry in known if entry.facts["has_teacher"] and n not in names)
     if not names or len(set(names)) < len(names):
         raise ValueError(f"methods are {list(methods)}; give different ones, such as dmd2,reflow")
     for name in names:

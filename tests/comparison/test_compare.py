@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from genkit import api
+from genkit import api, catalogue
+from genkit.benchmarks.page import trained_teacher
 from genkit.cli import main
 from genkit.commands.compare import read_settings
 from genkit.comparison import compare as comparing
@@ -176,6 +177,27 @@ def test_mistakes_are_said_before_anything_is_made(
     with pytest.raises(ValueError, match=says):
         asked(tiny_teacher, tmp_path / "out", **{"methods": ("reflow",), "settings": {}, **given})
     assert not (tmp_path / "out").exists()
+
+
+def test_all_are_those_that_distil(
+    tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tried = []
+    monkeypatch.setattr(comparing, "_run", lambda asked, method, seed: tried.append(method))
+    asked(tiny_teacher, tmp_path / "out", methods=("reflow", "all"), settings={})
+    assert tried[0] == "reflow" and len(set(tried)) == len(tried)
+    facts = {name: entry.facts["has_teacher"] for name, entry in catalogue.methods().items()}
+    assert set(tried) == {name for name, taught in facts.items() if taught}
+
+
+def test_the_results_page_takes_a_comparison(result: dict[str, Any]):
+    section = trained_teacher(result, "figures.json")
+    lines = section.splitlines()
+    head = next(line for line in lines if line.startswith("|  | fate"))
+    assert "| fd |" in head and "Rows: figures.json" in section
+    rows = [line for line in lines if line.startswith(("| reflow |", "| consistency |"))]
+    assert all(row.count("|") == head.count("|") for row in rows) and len(rows) == 2
+    assert "| progressive | base_steps is 12" in section and "| floor: real data |" in section
 
 
 def test_a_folder_of_something_else_is_left_alone(tiny_teacher: Path, tmp_path: Path):
