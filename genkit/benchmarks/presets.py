@@ -54,7 +54,10 @@ OWN: dict[str, dict[str, dict[str, Any]]] = {
         "slimflow": {"student_size": ("width=192", "depth=3"), "pair_steps": 8},
     },
     "spectral-fields": _PAIRS
-    | {"slimflow": {"student_size": ("width=48", "depth=2"), "pair_steps": 8}},
+    | {
+        "slimflow": {"student_size": ("width=48", "depth=2"), "pair_steps": 8},
+        "sid": {"alpha": 1.2},
+    },
     "conditional-variance": {"slimflow": {"student_size": ("width=96", "depth=3")}},
 }
 
