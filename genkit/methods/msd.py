@@ -165,6 +165,8 @@ class Method(base.Method):
 
 def partition(routes: tuple[int, ...], count: int, classes: int) -> list[int]:
     """The student of each class; ValueError unless every class and every student has its part."""
+    if not classes:
+        raise ValueError("this data has no classes to be routed by")
     if not routes and count > classes:
         raise ValueError(f"{count} students for {classes} classes; give at most one for each")
     given = list(routes) or [label * count // classes for label in range(classes)]

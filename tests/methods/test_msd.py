@@ -221,3 +221,5 @@ def test_what_cannot_be_is_one_sentence(config, sentence, path):
 def test_data_without_conditions_cannot_be_routed(path):
     with pytest.raises(ValueError, match="neither classes nor prompts"):
         Method(Method.Config(), path, (1,), uncond={})
+    with pytest.raises(ValueError, match="no classes to be routed by"):
+        Method(Method.Config(), path, (1,), uncond={"label": torch.tensor([0])})
