@@ -25,12 +25,14 @@ def guide(cond: Tensor, uncond: Tensor, w: float | Tensor) -> Tensor:
 
 
 def both(cond: Cond, uncond: Cond, batch: int) -> dict[str, Tensor]:
-    """The conditions of one doubled batch, uncond first; uncond has batch 1 or `batch`."""
-    if cond.keys() != uncond.keys():
+    """The conditions of one doubled batch, uncond first; uncond has batch 1 or `batch`. What it
+    does not name, such as a mask, is the same in both halves. ValueError for names that cond does
+    not have."""
+    if not uncond or not uncond.keys() <= cond.keys():
         raise ValueError(f"cond has {sorted(cond)}, uncond has {sorted(uncond)}; they must agree")
     return {
-        name: torch.cat([uncond[name].expand(batch, *uncond[name].shape[1:]), cond[name]])
-        for name in cond
+        name: torch.cat([uncond.get(name, value).expand(batch, *value.shape[1:]), value])
+        for name, value in cond.items()
     }
 
 
@@ -42,10 +44,11 @@ def told(cond: Cond, w: float | Tensor, like: Tensor) -> dict[str, Tensor]:
 
 
 def drop(cond: Cond, uncond: Cond, share: float, rng: Rng) -> dict[str, Tensor]:
-    """cond with a random `share` of its rows replaced by uncond (batch 1), for training."""
+    """cond with a random `share` of its rows replaced by uncond (batch 1), for training; what
+    uncond does not name stays."""
     rows = len(next(iter(cond.values())))
     dropped = rng.uniform((rows,)) < share
-    return {
-        name: torch.where(expand(dropped, value), uncond[name].to(value), value)
-        for name, value in cond.items()
+    return dict(cond) | {
+        name: torch.where(expand(dropped, cond[name]), nothing.to(cond[name]), cond[name])
+        for name, nothing in uncond.items()
     }

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from genkit.guidance import both, guide
+from genkit.guidance import both, drop, guide
+from genkit.rng import Rng
 
 
 def test_convention():
@@ -27,6 +28,19 @@ def test_both_puts_uncond_first():
     assert rows.shape == (4, 3) and rows[:2].sum() == 0
 
 
-def test_both_needs_equal_names():
+def test_both_refuses_other_names():
     with pytest.raises(ValueError, match=r"cond has \['label'\], uncond has \['text'\]"):
         both({"label": torch.ones(1)}, {"text": torch.ones(1)}, 1)
+    with pytest.raises(ValueError, match="must agree"):
+        both({"label": torch.ones(1)}, {}, 1)
+
+
+def test_what_uncond_does_not_name_stays():
+    cond = {"text": torch.ones(400, 3), "mask": torch.arange(400)}
+    uncond = {"text": torch.zeros(1, 3)}
+    twice = both(cond, uncond, 400)
+    assert torch.equal(twice["mask"], torch.arange(400).repeat(2))
+    assert float(twice["text"][:400].sum()) == 0 and float(twice["text"][400:].mean()) == 1
+    dropped = drop(cond, uncond, 0.25, Rng(0, "drop", 0))
+    assert torch.equal(dropped["mask"], cond["mask"])
+    assert 60 < int((dropped["text"] == 0).all(1).sum()) < 140

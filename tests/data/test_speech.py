@@ -27,6 +27,16 @@ def test_sentences_and_words_are_held_out():
         sentences("rest", 1)
 
 
+def test_training_takes_further_words():
+    known = ["brazen", "kettledrum", "dragon", "quince"]
+    made = sentences("train", 300, known=known)
+    lists = [text for text in made if "kettledrum" in text or "quince" in text]
+    assert 40 < len(lists) < 150 and any(text.count(",") == 3 for text in lists)
+    assert not any("dragon" in text for text in made), "a held-out word stays so"
+    assert sentences("train", 50, known=known) == made[:50]
+    assert sentences("test", 50, known=known) == sentences("test", 50)
+
+
 def test_the_formant_voice_is_its_seed_and_varies():
     one, ends = speech_formants.speak("a red boat.", 0, np.random.RandomState(3))
     same, _ = speech_formants.speak("a red boat.", 0, np.random.RandomState(3))

@@ -10,6 +10,7 @@ import genkit
 from genkit import api
 from genkit.data import load, speech_formants
 from genkit.data.base import Prompts
+from genkit.denoisers.base import Guided
 from genkit.denoisers.diffusers import as_denoiser
 from genkit.modalities import call_arguments, many_argument, modality, saved
 from genkit.modalities.speech import Laid
@@ -145,10 +146,25 @@ def test_a_page_has_players_under_spectrograms(teacher, tmp_path):
     assert file.name == "step-1.html" and page.count("<audio") == page.count("<img") == 2
 
 
-def test_guidance_is_refused(teacher, tmp_path):
+def test_guidance_is_between_the_text_and_none(teacher):
+    """The pipeline's, the denoiser's and the formula's are one; the mask stays in both halves."""
     made, _ = teacher
-    with pytest.raises(ValueError, match="guidance"):
-        genkit.distill(made, "consistency", "speech-formants", tmp_path / "g", guidance=2.0, **FEW)
+    data = load("speech-formants")
+    kind = modality(data, as_denoiser(made))
+    assert kind.uncond is not None and kind.uncond.keys() == {"means", "voice"}
+    plain, cond = as_denoiser(made).denoiser, kind.cond(3)
+    x, t = torch.randn(3, *kind.latent), torch.tensor([0.3, 1.0, 9.0])
+    nothing = cond | {name: torch.zeros_like(cond[name]) for name in kind.uncond}
+    without, within = (plain.predict(x, t, each, "x_0") for each in (nothing, cond))
+    guided = Guided(plain, 2.0, kind.uncond)
+    torch.testing.assert_close(guided.predict(x, t, cond, "x_0"), 2 * within - without)
+    assert not torch.allclose(within, without)
+    noise = sample_noise(kind.latent, sample_generators(0, 3))
+    want = guided.sample(noise, cond, made.scheduler, 3)
+    got = kind.generate(made, kind.asked(3), sample_generators(0, 3), 3, 2.0)
+    torch.testing.assert_close(got, want * cond["mask"][..., None])
+    run, _ = api.prepare(made, "consistency", "speech-formants", guidance=1.5, **FEW)
+    assert run.method.guidance == 1.5
 
 
 def test_the_command_line_says_and_saves(teacher, tmp_path):

@@ -19,9 +19,11 @@ from torch.nn import functional as F
 
 from genkit.audio.spectra import SPEECH, griffin_lim
 from genkit.denoisers.calls import speech
+from genkit.guidance import both, guide
 from genkit.networks.alignment import spread, whole_durations
+from genkit.networks.speech import nothing_said
 from genkit.phonemes import ids, phonemes, sentences
-from genkit.sampling import Generators
+from genkit.sampling import Evaluate, Generators
 from genkit_pipelines.audio_output import AudioChunk, AudioOutput, Span
 from genkit_pipelines.trained import AfterStep, TrainedPipeline, tensor_inputs
 from genkit_pipelines.windows import chunks, windows
@@ -150,7 +152,7 @@ class TextToSpeechPipeline(TrainedPipeline):
         shape = (len(pieces), padded, means.shape[-1])
         noise = self.start(shape, run["generator"], latents, means.device, means.dtype)
         x = self.run_sampler(
-            lambda x, t: speech(self.network, x, t, cond),
+            self._evaluation(cond),
             noise,
             run["steps"],
             run["generator"],
@@ -158,6 +160,20 @@ class TextToSpeechPipeline(TrainedPipeline):
             run["wanted"],
         )
         return [row[: piece.frames] for row, piece in zip(x, pieces, strict=True)]
+
+    def _evaluation(self, cond: dict[str, Tensor]) -> Evaluate:
+        if self._guidance_scale == 1:
+            return lambda x, t: speech(self.network, x, t, cond)
+        means, voice = cond["means"], cond["voice"]
+        nothing = nothing_said(means.shape[1], means.shape[2], voice.shape[1])
+        doubled = both(cond, {k: v.to(means) for k, v in nothing.items()}, len(means))
+
+        def evaluate(x: Tensor, t: Tensor) -> Tensor:
+            twice = torch.cat([x, x]), torch.cat([t, t])
+            without, within = speech(self.network, *twice, doubled).chunk(2)
+            return guide(within, without, self._guidance_scale)
+
+        return evaluate
 
     def _rounds(
         self, plans: list[list[Piece]], padded: int | None, latents: Tensor | None, run: dict
@@ -239,6 +255,7 @@ class TextToSpeechPipeline(TrainedPipeline):
         speed: float = 1.0,
         audio_end_in_s: float | None = None,
         num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
         num_waveforms_per_prompt: int = 1,
         generator: Generators = None,
         latents: Tensor | None = None,
@@ -252,14 +269,15 @@ class TextToSpeechPipeline(TrainedPipeline):
 
         speaker: a name or number, one for all or one each. speed: 2 is twice as fast.
         audio_end_in_s: the length, exact to a sample; durations are stretched to it.
-        num_inference_steps: None means as trained. generator: one, or one per waveform, which makes
-        a waveform independent of the others. latents: unit noise (n, frames, bands), for texts of
-        one sentence. padded_frames: pad every piece to so many frames and cut it there, as in
-        training. output_type: "pt" or "np" (n, 1, samples), or "latent", normalised mels
-        (n, frames, bands), zero beyond a sound's end. Returns AudioOutput, or a tuple. ValueError,
-        in one sentence, for what cannot be said.
+        num_inference_steps, guidance_scale: None means as trained, 1 is off. generator: one, or
+        one per waveform, which makes a waveform independent of the others. latents: unit noise
+        (n, frames, bands), for texts of one sentence. padded_frames: pad every piece to so many
+        frames and cut it there, as in training. output_type: "pt" or "np" (n, 1, samples), or
+        "latent", normalised mels (n, frames, bands), zero beyond a sound's end. Returns
+        AudioOutput, or a tuple. ValueError, in one sentence, for what cannot be said.
         """
         wanted = tensor_inputs(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        self._guidance_scale = self.trained_guidance(guidance_scale)
         texts = self._check(text, speed, audio_end_in_s, num_waveforms_per_prompt, output_type)
         who = self._speaker_numbers(speaker, texts)
         texts = [each for each in texts for _ in range(num_waveforms_per_prompt)]
@@ -296,6 +314,7 @@ class TextToSpeechPipeline(TrainedPipeline):
         speed: float = 1.0,
         audio_end_in_s: float | None = None,
         num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
         generator: torch.Generator | None = None,
         chunk_in_s: float = 0.5,
     ) -> Iterator[AudioChunk]:
@@ -306,6 +325,7 @@ class TextToSpeechPipeline(TrainedPipeline):
         """
         if not 0 < chunk_in_s <= LONGEST:
             raise ValueError(f"chunk_in_s is {chunk_in_s}; give more than 0 seconds")
+        self._guidance_scale = self.trained_guidance(guidance_scale)
         texts = self._check(text, speed, audio_end_in_s, 1, "pt")
         plans = self._plans(texts, [self.speaker_number(speaker)], speed, audio_end_in_s)
         run = {"steps": self.trained_steps(num_inference_steps), "generator": generator}
