@@ -37,7 +37,7 @@ class ActionClips(Modality):
         held_out = load(data.name, "test").cond["action"]
         distance = terms.pseudo_huber_by_frame
         asked = {"num_actions": data.num_classes, "actions": held_out}
-        return cls(data.name, latent, none, distance, "velocity", **asked)
+        return cls(data.name, latent, none, distance, "x_0", **asked)
 
     def asked(self, n: int) -> Tensor:
         assert self.actions is not None, "the modality of a data set has its actions"

@@ -19,7 +19,7 @@ def clips():
 
 def test_the_world_is_found_by_its_condition(clips):
     assert isinstance(clips, ActionClips)
-    assert clips.latent == (10, 3, 64, 64) and clips.kind == "velocity"
+    assert clips.latent == (10, 3, 64, 64) and clips.kind == "x_0"
     assert clips.uncond["action"].shape == (1, 10) and clips.uncond["action"].unique() == 5
 
 
