@@ -51,6 +51,7 @@ OWN: dict[str, dict[str, dict[str, Any]]] = {
     "analytic-digits": _PAIRS
     | {
         "ladd": {"lr": 1e-4},
+        "rcm": {"lr": 3e-4, "fake_lr": 3e-4},
         "slimflow": {"student_size": ("width=192", "depth=3"), "pair_steps": 8},
     },
     "spectral-fields": _PAIRS
