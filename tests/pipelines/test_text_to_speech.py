@@ -94,6 +94,17 @@ def test_a_broken_stream_leaves_the_pipeline_usable():
     assert torch.equal(pipe("A cat sat.", generator=generators(1)[0]).audios, before)
 
 
+def test_a_guided_stream_keeps_its_scale_whatever_is_called_meanwhile():
+    pipe = pipeline()
+    whole = pipe(LONG, guidance_scale=2.0, generator=generators(1)[0]).audios[0]
+    assert not torch.equal(whole, pipe(LONG, generator=generators(1)[0]).audios[0])
+    stream = pipe.stream(LONG, guidance_scale=2.0, generator=generators(1)[0], chunk_in_s=0.1)
+    parts = [next(stream).samples]
+    pipe("A cat sat.", generator=generators(1)[0])
+    parts += [each.samples for each in stream]
+    assert torch.equal(torch.cat(parts, 1), whole)
+
+
 @pytest.mark.parametrize("seconds", [0.05, 1.0, 60.0])
 def test_lengths_are_exact(seconds):
     made = pipeline()(LONG, audio_end_in_s=seconds, generator=generators(1)[0])

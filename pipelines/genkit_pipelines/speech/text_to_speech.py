@@ -151,6 +151,7 @@ class TextToSpeechPipeline(TrainedPipeline):
         cond = {"means": means, "voice": torch.stack([p.voice for p in pieces]), "mask": mask}
         shape = (len(pieces), padded, means.shape[-1])
         noise = self.start(shape, run["generator"], latents, means.device, means.dtype)
+        self._guidance_scale = run["guidance"]  # a stream's own, whatever was called meanwhile
         x = self.run_sampler(
             self._evaluation(cond),
             noise,
@@ -277,7 +278,6 @@ class TextToSpeechPipeline(TrainedPipeline):
         AudioOutput, or a tuple. ValueError, in one sentence, for what cannot be said.
         """
         wanted = tensor_inputs(callback_on_step_end, callback_on_step_end_tensor_inputs)
-        self._guidance_scale = self.trained_guidance(guidance_scale)
         texts = self._check(text, speed, audio_end_in_s, num_waveforms_per_prompt, output_type)
         who = self._speaker_numbers(speaker, texts)
         texts = [each for each in texts for _ in range(num_waveforms_per_prompt)]
@@ -288,6 +288,7 @@ class TextToSpeechPipeline(TrainedPipeline):
         padded = self._latents(plans, latents, padded_frames)
         run = {
             "steps": self.trained_steps(num_inference_steps),
+            "guidance": self.trained_guidance(guidance_scale),
             "generator": generator,
             "callback": callback_on_step_end,
             "wanted": wanted,
@@ -325,11 +326,10 @@ class TextToSpeechPipeline(TrainedPipeline):
         """
         if not 0 < chunk_in_s <= LONGEST:
             raise ValueError(f"chunk_in_s is {chunk_in_s}; give more than 0 seconds")
-        self._guidance_scale = self.trained_guidance(guidance_scale)
         texts = self._check(text, speed, audio_end_in_s, 1, "pt")
         plans = self._plans(texts, [self.speaker_number(speaker)], speed, audio_end_in_s)
         run = {"steps": self.trained_steps(num_inference_steps), "generator": generator}
-        run |= {"callback": None, "wanted": ()}
+        run |= {"guidance": self.trained_guidance(guidance_scale), "callback": None, "wanted": ()}
         mels = (mel for found in self._rounds(plans, None, None, run) for mel in found.values())
         left = sum(piece.frames for piece in plans[0]) * SPEECH.hop
         if audio_end_in_s is not None:
