@@ -28,7 +28,7 @@ def both(cond: Cond, uncond: Cond, batch: int) -> dict[str, Tensor]:
     """The conditions of one doubled batch, uncond first; uncond has batch 1 or `batch`. What it
     does not name, such as a mask, is the same in both halves. ValueError for names that cond does
     not have."""
-    if not uncond or not uncond.keys() <= cond.keys():
+    if not uncond.keys() <= cond.keys() or (cond and not uncond):
         raise ValueError(f"cond has {sorted(cond)}, uncond has {sorted(uncond)}; they must agree")
     return {
         name: torch.cat([uncond.get(name, value).expand(batch, *value.shape[1:]), value])

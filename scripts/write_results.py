@@ -11,14 +11,14 @@ import sys
 from pathlib import Path
 
 from genkit.benchmarks.page import page
+from genkit.comparison.results import section
 
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         raise SystemExit(__doc__)
-    files = [Path(name) for name in sys.argv[1:]]
-    rows, *trained = ({file.as_posix(): json.loads(file.read_text())} for file in files)
-    ((name, told),) = rows.items()
-    beside = {file: each for pair in trained for file, each in pair.items()}
+    rows, *trained = (Path(name) for name in sys.argv[1:])
+    text = page(json.loads(rows.read_text()), rows.as_posix())
+    text += "".join(section(json.loads(file.read_text()), file.as_posix()) for file in trained)
     written = Path(__file__).resolve().parent.parent / "docs" / "results-methods.md"
-    written.write_text(page(told, name, beside), encoding="utf-8")
+    written.write_text(text, encoding="utf-8")
     print(written)

@@ -21,7 +21,7 @@ def test_presets_may_stand_with_the_data(tmp_path: Path):
     edm = catalogue.method_class("edm")
     found = Settings.of(edm, {"batch_size": 3}, "speech-flite")
     assert found.trainer.batch_size == 3 and found.trainer.measure_every == 0
-    assert found.method.drop == 0.0  # type: ignore[attr-defined]
+    assert found.method.warmup == 200  # type: ignore[attr-defined]
     for name in data.names():
         for method in catalogue.methods():
             Settings.of(catalogue.method_class(method), {}, name)

@@ -8,7 +8,6 @@ from typing import Any
 
 from genkit.benchmarks.claims import CLAIMS, verdict
 from genkit.benchmarks.ranking import Found, aims
-from genkit.comparison import results
 from genkit.metrics.paired import Interval, over_seeds
 
 BESIDE = ("floor", "teacher", "flow_matching", "flow_matching:pfgm", "independent")
@@ -144,24 +143,8 @@ def benches(told: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(row["bench"] for row in told["rows"]))
 
 
-def trained_teacher(told: Mapping[str, Any], file: str) -> str:
-    """A comparison on a trained teacher (`comparison.json` of genkit compare), as a section."""
-    rows = [*told["summary"], *told["teacher_rows"], *([told["floor"]] if told["floor"] else [])]
-    shown = [name for name in results.COLUMNS if any(name in row for row in rows)]
-    cells = [[row["method"], *(results.cell(row.get(name, "")) for name in shown)] for row in rows]
-    failed = [[row["method"], row["sentence"]] for row in told["summary"] if row["sentence"]]
-    text = (
-        f"\n## {told['data']}, the teacher `{told['teacher']}`\n\nOne evaluation or as many as the "
-        f"method is for; {told['budget']} of training for each, n = {told['n']}, "
-        f"{told['seeds']} training seed(s), means; spread is the largest difference of two in what "
-        f"is ranked by. Rows: {file}.\n\n"
-    )
-    text += markdown(["", *(name.replace("_", " ") for name in shown)], cells)
-    return text + ("\n" + markdown(["not there", "why"], failed) if failed else "")
-
-
-def page(told: Mapping[str, Any], file: str, trained: Mapping[str, Any] | None = None) -> str:
-    """The whole page; trained: {file: comparison on a trained teacher} to stand in it."""
+def page(told: Mapping[str, Any], file: str) -> str:
+    """The whole page."""
     text = HEAD.format(file=file, budget=told["budget"], seeds=told["settings"]["seeds"])
     steps = sorted({row["steps"] for row in told["rows"] if row["name"] not in BESIDE})
     for bench in benches(told):
@@ -172,8 +155,7 @@ def page(told: Mapping[str, Any], file: str, trained: Mapping[str, Any] | None =
         "below 0 is for the claim,\nwhich holds, or is refuted, where the whole 95% interval says "
         "so.\n\n"
     )
-    text += markdown(head, claims(told))
-    return text + "".join(trained_teacher(each, name) for name, each in (trained or {}).items())
+    return text + markdown(head, claims(told))
 
 
 def _bench(told: Mapping[str, Any], bench: str, steps: Sequence[int]) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from genkit import api, catalogue
-from genkit.benchmarks.page import trained_teacher
 from genkit.cli import main
 from genkit.commands.compare import read_settings
 from genkit.comparison import compare as comparing
 from genkit.comparison.compare import compare
+from genkit.comparison.results import section
 
 BUDGET = 4000
 # A step size that ends in NaN, and a number of steps that cannot be halved to one.
@@ -191,13 +191,13 @@ def test_all_are_those_that_distil(
 
 
 def test_the_results_page_takes_a_comparison(result: dict[str, Any]):
-    section = trained_teacher(result, "figures.json")
-    lines = section.splitlines()
+    text = section(result, "figures.json")
+    lines = text.splitlines()
     head = next(line for line in lines if line.startswith("|  | fate"))
-    assert "| fd |" in head and "Rows: figures.json" in section
+    assert "| fd |" in head and "Rows: figures.json" in text
     rows = [line for line in lines if line.startswith(("| reflow |", "| consistency |"))]
     assert all(row.count("|") == head.count("|") for row in rows) and len(rows) == 2
-    assert "| progressive | base_steps is 12" in section and "| floor: real data |" in section
+    assert "| progressive | base_steps is 12" in text and "| floor: real data |" in text
 
 
 def test_a_folder_of_something_else_is_left_alone(tiny_teacher: Path, tmp_path: Path):
