@@ -43,9 +43,9 @@ _MATCHING = _STUDENT | {
     "fake_turns": 2,
     "adversarial": 0.0,
     "shift": 3.0,
-    "max_steps": 450,
+    "max_steps": 360,
     "sample_every": 150,
-    "pairs": 8000,
+    "pairs": 6400,
     "pair_steps": 6,
     "pair_precision": "bf16",
 }
