@@ -321,11 +321,6 @@ def write(asked: Comparison) -> dict[str, Any]:
 
 def table(told: Mapping[str, Any]) -> str:
     """The comparison for a person at a terminal."""
-    lines = [*told["summary"], *told["teacher_rows"], *([told["floor"]] if told["floor"] else [])]
-    shown = [name for name in results.COLUMNS if any(name in row for row in lines)]
-    cells = [
-        [str(row["method"]), *(results.cell(row.get(name, "")) for name in shown)] for row in lines
-    ]
     failed = [f"{row['method']}: {row['sentence']}" for row in told["summary"] if row["sentence"]]
     head = f"{told['data']}, {told['budget']} for each of {told['seeds']} seeds, n = {told['n']}"
-    return "\n\n".join([head, aligned([["", *shown], *cells]), *failed])
+    return "\n\n".join([head, aligned(results.cells(told)), *failed])

@@ -166,13 +166,19 @@ def cell(value: Any) -> str:
     return f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"
 
 
+def cells(told: Mapping[str, Any]) -> list[list[str]]:
+    """A comparison as a table: its head, then methods, teacher and floor."""
+    rows = [*told["summary"], *told["teacher_rows"], *([told["floor"]] if told["floor"] else [])]
+    shown = [name for name in COLUMNS if any(name in row for row in rows)]
+    lines = [[str(row["method"]), *(cell(row.get(name, "")) for name in shown)] for row in rows]
+    return [["", *shown], *lines]
+
+
 def section(told: Mapping[str, Any], file: str) -> str:
     """A comparison (`comparison.json`, which lies at `file`) as a section of a results page."""
     from genkit.benchmarks.page import markdown
 
-    rows = [*told["summary"], *told["teacher_rows"], *([told["floor"]] if told["floor"] else [])]
-    shown = [name for name in COLUMNS if any(name in row for row in rows)]
-    cells = [[row["method"], *(cell(row.get(name, "")) for name in shown)] for row in rows]
+    head, *lines = cells(told)
     failed = [[row["method"], row["sentence"]] for row in told["summary"] if row["sentence"]]
     text = (
         f"\n## {told['data']}, the teacher `{told['teacher']}`\n\nOne evaluation or as many as the "
@@ -180,5 +186,5 @@ def section(told: Mapping[str, Any], file: str) -> str:
         f"{told['seeds']} training seed(s), means; spread is the largest difference of two in what "
         f"is ranked by. Rows: {file}.\n\n"
     )
-    text += markdown(["", *(name.replace("_", " ") for name in shown)], cells)
+    text += markdown([name.replace("_", " ") for name in head], lines)
     return text + ("\n" + markdown(["not there", "why"], failed) if failed else "")
