@@ -16,7 +16,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from genkit import hub
-from genkit.guidance import guide
+from genkit.guidance import both, guide
 from genkit.networks.styled import mixed
 from genkit.sampling import Evaluate, Generators, sample
 from genkit.schedulers.grid import PathGrid
@@ -101,6 +101,26 @@ class TrainedPipeline(DiffusionPipeline):
             twice = [torch.cat([each, each]) for each in (x, timestep, *second)]
             value = network(*twice[:2], doubled, *twice[2:], **told(2 * len(x), 1.0))
             without, within = value.chunk(2)
+            return guide(within, without, self._guidance_scale)
+
+        return evaluate
+
+    def guided_by_names(
+        self,
+        call: Callable[..., Tensor],
+        network: Any,
+        cond: dict[str, Tensor],
+        uncond: dict[str, Tensor] | None,
+    ) -> Evaluate:
+        """call(network, x, timestep, conditions by name) with guidance, as `guided` has it for the
+        one condition of a picture."""
+        doubled = None if uncond is None else both(cond, uncond, len(next(iter(cond.values()))))
+
+        def evaluate(x: Tensor, timestep: Tensor) -> Tensor:
+            if doubled is None or self._guidance_scale == 1:
+                return call(network, x, timestep, cond)
+            twice = torch.cat([x, x]), torch.cat([timestep, timestep])
+            without, within = call(network, *twice, doubled).chunk(2)
             return guide(within, without, self._guidance_scale)
 
         return evaluate

@@ -18,10 +18,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from genkit.denoisers.calls import music
-from genkit.guidance import both, guide
 from genkit.harmony import CHORDS, KEYS, Plan, check_bpm, following, key_number, planned
 from genkit.networks.text import tokens_of
-from genkit.sampling import Evaluate, Generators
+from genkit.sampling import Generators
 from genkit_pipelines.audio_output import AudioChunk, AudioOutput, Span
 from genkit_pipelines.trained import AfterStep, TrainedPipeline, tensor_inputs
 from genkit_pipelines.windows import chunks, windows
@@ -112,17 +111,6 @@ class MusicPipeline(TrainedPipeline):
         known = len(self.network.config["instruments"])
         return self.conditions(text, [absent], [len(KEYS)], [known], 0, frames)
 
-    def _evaluation(self, cond: dict[str, Tensor], uncond: dict[str, Tensor] | None) -> Evaluate:
-        def evaluate(x: Tensor, timestep: Tensor) -> Tensor:
-            if uncond is None or self._guidance_scale == 1:
-                return music(self.network, x, timestep, cond)
-            doubled = both(cond, uncond, len(x))
-            twice = torch.cat([x, x]), torch.cat([timestep, timestep])
-            without, within = music(self.network, *twice, doubled).chunk(2)
-            return guide(within, without, self._guidance_scale)
-
-        return evaluate
-
     def _plans(
         self, n: int, bpm: float, key: str, chords: list[str] | None, seconds: float, given: Any
     ) -> list[Plan]:
@@ -169,7 +157,7 @@ class MusicPipeline(TrainedPipeline):
         shape = (*plan.shape[:2], self.network.config["in_channels"])
         dtype, generator = cond["text"].dtype, run["generator"]
         noise = self.start(shape, generator, latents, plan.device, dtype)
-        evaluate = self._evaluation(cond, uncond)
+        evaluate = self.guided_by_names(music, self.network, cond, uncond)
         return self.run_sampler(
             evaluate, noise, run["steps"], generator, run["callback"], run["wanted"]
         )

@@ -19,11 +19,10 @@ from torch.nn import functional as F
 
 from genkit.audio.spectra import SPEECH, griffin_lim
 from genkit.denoisers.calls import speech
-from genkit.guidance import both, guide
 from genkit.networks.alignment import spread, whole_durations
 from genkit.networks.speech import nothing_said
 from genkit.phonemes import ids, phonemes, sentences
-from genkit.sampling import Evaluate, Generators
+from genkit.sampling import Generators
 from genkit_pipelines.audio_output import AudioChunk, AudioOutput, Span
 from genkit_pipelines.trained import AfterStep, TrainedPipeline, tensor_inputs
 from genkit_pipelines.windows import chunks, windows
@@ -152,8 +151,12 @@ class TextToSpeechPipeline(TrainedPipeline):
         shape = (len(pieces), padded, means.shape[-1])
         noise = self.start(shape, run["generator"], latents, means.device, means.dtype)
         self._guidance_scale = run["guidance"]  # a stream's own, whatever was called meanwhile
+        uncond = None
+        if self._guidance_scale != 1:
+            nothing = nothing_said(means.shape[1], means.shape[2], cond["voice"].shape[1])
+            uncond = {name: value.to(means) for name, value in nothing.items()}
         x = self.run_sampler(
-            self._evaluation(cond),
+            self.guided_by_names(speech, self.network, cond, uncond),
             noise,
             run["steps"],
             run["generator"],
@@ -161,20 +164,6 @@ class TextToSpeechPipeline(TrainedPipeline):
             run["wanted"],
         )
         return [row[: piece.frames] for row, piece in zip(x, pieces, strict=True)]
-
-    def _evaluation(self, cond: dict[str, Tensor]) -> Evaluate:
-        if self._guidance_scale == 1:
-            return lambda x, t: speech(self.network, x, t, cond)
-        means, voice = cond["means"], cond["voice"]
-        nothing = nothing_said(means.shape[1], means.shape[2], voice.shape[1])
-        doubled = both(cond, {k: v.to(means) for k, v in nothing.items()}, len(means))
-
-        def evaluate(x: Tensor, t: Tensor) -> Tensor:
-            twice = torch.cat([x, x]), torch.cat([t, t])
-            without, within = speech(self.network, *twice, doubled).chunk(2)
-            return guide(within, without, self._guidance_scale)
-
-        return evaluate
 
     def _rounds(
         self, plans: list[list[Piece]], padded: int | None, latents: Tensor | None, run: dict
