@@ -1,4 +1,4 @@
-"""Pieces of a bench's work, done in one process or in several of one thread each."""
+"""Pieces of work of a bench or a comparison, in one process or in several of one thread each."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 Done = TypeVar("Done")
+Todo = TypeVar("Todo")
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Work:
 
 
 def spread(
-    do: Callable[[Work], Done], todo: Sequence[Work], jobs: int
-) -> Iterator[tuple[Work, Done]]:
+    do: Callable[[Todo], Done], todo: Sequence[Todo], jobs: int
+) -> Iterator[tuple[Todo, Done]]:
     """(work, what came of it) as they are done, by `jobs` processes; here where that is 1.
 
     What comes of a piece of work does not depend on the number of processes.
@@ -50,7 +51,7 @@ def spread(
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, _begin) as pool:
-        futures: dict[Any, Work] = {pool.submit(do, work): work for work in todo}
+        futures: dict[Any, Todo] = {pool.submit(do, work): work for work in todo}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()

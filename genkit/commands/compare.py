@@ -36,6 +36,8 @@ class Compare:
     """Numbers of steps at which the teacher stands beside; by default 1, 4 and its own."""
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1000
     """Samples of the evaluation."""
+    jobs: int = 1
+    """Runs at a time, of one thread each where they are several; for budgets of evaluations."""
     set: tuple[str, ...] = ()
     """Settings over the methods' own, for all that have them or for one: batch_size=64,dmd2.lr=1e-4
     """

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from genkit import api, catalogue, hub
+from genkit.benchmarks.working import spread
 from genkit.comparison import results
 from genkit.comparison.budget import Budget, fitted, prices
 from genkit.comparison.page import write_page
@@ -33,7 +34,7 @@ from genkit.training.config import TrainerConfig
 from genkit.training.health import Collapse
 
 ALL = "all"
-ASKED, PLANS, FATES, RESULT = "compare.json", "plans.json", "fates.json", "comparison.json"
+ASKED, PLANS, FATES, RESULT = "compare.json", "plans", "fates", "comparison.json"
 # Settings that the comparison itself gives, the same to all.
 OURS = ("max_steps", "max_minutes", "seed", "evaluate_n", "evaluate_seeds", "evaluate_steps")
 
@@ -103,15 +104,13 @@ class Comparison:
 
     def plan(self, method: str) -> dict[str, Any]:
         """How a method spends the budget, found once. ValueError where it cannot."""
-        file = self.out / PLANS
-        plans = json.loads(file.read_text()) if file.exists() else {}
-        if method not in plans:
+        file = self.out / PLANS / f"{method}.json"
+        if not file.exists():
             run, _ = api.prepare(self.teacher, method, self.data, **self.own(method))
             pairs, batch = run.settings.run.pairs, run.settings.trainer.batch_size
             plan = fitted(Budget.of(self.budget), prices(run), pairs, batch)
-            plans[method] = dataclasses.asdict(plan)
-            write_text(file, json.dumps(plans, indent=1) + "\n")
-        return plans[method]
+            _write_json(file, plan.record())
+        return json.loads(file.read_text())
 
     def config(self, method: str, seed: int) -> dict[str, Any]:
         """The settings of a run; what a person gave comes last."""
@@ -143,6 +142,7 @@ def compare(
     steps: Sequence[int] = (),
     n: int = 1000,
     settings: Mapping[str, Any] | None = None,
+    jobs: int = 1,
 ) -> dict[str, Any]:
     """Train every method on `teacher` under one budget, evaluate them alike, and write the page.
 
@@ -150,15 +150,23 @@ def compare(
     budget: of each method and seed: a time such as "10m", or evaluations such as "5M-nfe". steps:
     numbers of steps at which the teacher stands beside; by default 1, 4 and its own. n: samples of
     the evaluation. settings: over the methods' presets, "batch_size" for all or "dmd2.lr" for one.
+    jobs: runs at a time, of one thread each where they are several: for a budget of evaluations and
+    a teacher given by name or folder.
     What is in `out` already is not run again. A run that fails or collapses is a row with its
     sentence. Returns what comparison.json in `out` holds; ValueError for what cannot be asked.
     KeyboardInterrupt, when the page shows what there is; the same call goes on.
     """
-    asked = _asked(teacher, methods, budget, seeds, out, data, steps, n, settings or {})
+    given = teacher, tuple(methods), budget, seeds, out, data, tuple(steps), n, settings or {}
+    asked = _asked(*given)
+    _check_jobs(asked, jobs)
     _open(asked)
     try:
-        for method, seed in asked.runs():
-            _run(asked, method, seed)
+        if jobs == 1:
+            for method, seed in asked.runs():
+                _run(asked, method, seed)
+        else:
+            for _ in spread(_run_there, [(given, *run) for run in asked.runs()], jobs):
+                continue
     except KeyboardInterrupt:
         write(asked)
         raise KeyboardInterrupt(
@@ -223,6 +231,18 @@ def _check_settings(methods: Sequence[str], settings: Mapping[str, Any]) -> None
             raise catalogue.unknown("setting", bare, sorted(known))
 
 
+def _check_jobs(asked: Comparison, jobs: int) -> None:
+    if jobs < 1:
+        raise ValueError(f"jobs is {jobs}; give at least 1")
+    if jobs > 1 and Budget.of(asked.budget).seconds is not None:
+        raise ValueError(
+            f"budget is {asked.budget!r} with {jobs} jobs, which would slow each other down; give "
+            "network evaluations, such as 5M-nfe, or 1 job"
+        )
+    if jobs > 1 and not isinstance(asked.teacher, str | os.PathLike):
+        raise ValueError(f"{jobs} jobs open the teacher each; give its name or folder, or 1 job")
+
+
 def _open(asked: Comparison) -> None:
     """Make the folder; ValueError where it holds anything but this comparison."""
     file, record = asked.out / ASKED, json.loads(json.dumps(asked.record(), default=str))
@@ -237,6 +257,13 @@ def _open(asked: Comparison) -> None:
         raise ValueError(f"{asked.out} holds something else; choose a new or empty folder")
     asked.out.mkdir(parents=True, exist_ok=True)
     write_text(file, json.dumps(record, indent=1) + "\n")
+
+
+def _run_there(piece: tuple[tuple[Any, ...], str, int]) -> None:
+    """A run in a process of its own."""
+    given, method, seed = piece
+    hub.hide_loading_bars()
+    _run(_asked(*given), method, seed)
 
 
 def _run(asked: Comparison, method: str, seed: int) -> None:
@@ -263,16 +290,23 @@ def _finished(folder: Path) -> bool:
 
 
 def _fates(asked: Comparison) -> dict[str, dict[str, str]]:
-    file = asked.out / FATES
-    return json.loads(file.read_text()) if file.exists() else {}
+    return {
+        file.stem: json.loads(file.read_text())
+        for file in sorted((asked.out / FATES).glob("*.json"))
+    }
 
 
 def _keep_fate(asked: Comparison, folder: Path, fate: dict[str, str] | None) -> None:
-    fates = _fates(asked)
-    fates.pop(folder.name, None)
-    if fate is not None:
-        fates[folder.name] = fate
-    write_text(asked.out / FATES, json.dumps(fates, indent=1) + "\n")
+    file = asked.out / FATES / f"{folder.name}.json"
+    if fate is None:
+        file.unlink(missing_ok=True)
+    else:
+        _write_json(file, fate)
+
+
+def _write_json(file: Path, told: Mapping[str, Any]) -> None:
+    file.parent.mkdir(exist_ok=True)
+    write_text(file, json.dumps(told, indent=1) + "\n")
 
 
 def rows(asked: Comparison) -> list[Row]:

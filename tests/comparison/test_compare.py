@@ -94,6 +94,18 @@ def test_the_same_command_runs_nothing_again(
     assert fates == [(row["method"], row["fate"], row["sentence"]) for row in result["rows"]]
 
 
+def test_two_at_a_time_are_the_same(result: dict[str, Any], tiny_teacher: Path, tmp_path: Path):
+    """Up to what one thread and several round differently."""
+    both = asked(tiny_teacher, tmp_path / "two", jobs=2)
+    assert len(both["rows"]) == len(result["rows"])
+    for one, two in zip(result["rows"], both["rows"], strict=True):
+        assert [one[part] for part in ("method", "fate")] == [two["method"], two["fate"]]
+        if one["fate"] == "finished":
+            assert one["training_evaluations"] == two["training_evaluations"]
+            assert two["fd"] == pytest.approx(one["fd"], rel=1e-3)
+    assert both["ranked_by"] == "fd"
+
+
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
@@ -165,6 +177,8 @@ def test_presets_change_neither_target_nor_measure(tiny_teacher: Path, tmp_path:
         ({"seeds": 0}, "seeds is 0"),
         ({"n": 3}, "n 3"),
         ({"steps": (0,)}, "steps are"),
+        ({"jobs": 0}, "jobs is 0"),
+        ({"budget": "9s", "jobs": 2}, "would slow each other down"),
         ({"data": "digit"}, "did you mean 'digits'"),
         ({"settings": {"max_steps": 3}}, "max_steps is the same for all"),
         ({"settings": {"dmd2.lr": 3}}, "no compared method is called 'dmd2'"),
