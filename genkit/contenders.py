@@ -23,6 +23,7 @@ from genkit.data.cache import cache_folder
 from genkit.hub import trained
 from genkit.modalities import Modality
 from genkit.sampling import Sampler
+from genkit.training.precision import autocast, precision_on
 
 BATCH = 500
 
@@ -58,7 +59,7 @@ class Contender:
             "scheduler": [type(scheduler).__name__, dict(scheduler.config)],
             "steps": self.steps,
             "guidance": self.guidance,
-            "precision": self.precision,
+            "precision": precision_on(self.pipeline.device, self.precision),
             "seed": seed,
             "n": n,
             "cond": cond,
@@ -90,7 +91,6 @@ def samples(who: Contender, modality: Modality, seed: int, n: int) -> tuple[Tens
 def _draw(who: Contender, modality: Modality, seed: int, n: int) -> tuple[Tensor, float]:
     import torch
 
-    from genkit.acceleration.precision import autocast
     from genkit.rng import sample_generators
 
     asked, generators = modality.asked(n), sample_generators(seed, n)

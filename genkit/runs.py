@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from genkit import hub
-from genkit.acceleration.precision import autocast
 from genkit.contenders import Contender
 from genkit.data.base import Prompts, Samples
 from genkit.data.cache import cache_folder
@@ -38,6 +37,7 @@ from genkit.sampling import Sampler, starting_scale
 from genkit.settings import Settings
 from genkit.training.checkpoints import write_text
 from genkit.training.meter import Meter, counted
+from genkit.training.precision import autocast, precision_on
 from genkit.training.preview import Preview
 from genkit.training.report import write_report
 from genkit.training.trainer import Result
@@ -177,7 +177,8 @@ class Run:
         assert self.teacher is not None, "pairs are made by a teacher"
         seed = PAIR_SEED + 1000 * number + self.settings.trainer.seed
         count, who = self.settings.run.pairs, self.teacher
-        precision = self.settings.run.pair_precision
+        device = next(teacher.parameters()).device
+        precision = precision_on(device, self.settings.run.pair_precision)
         key = pairs_key(
             weights=hub.weights_hash(teacher),
             guidance=self.method.stages()[0].guidance,
@@ -193,7 +194,7 @@ class Run:
         def make(
             noise: Tensor, cond: dict[str, Tensor], generators: list[torch.Generator]
         ) -> dict[str, Tensor]:
-            with autocast(next(teacher.parameters()).device, precision):
+            with autocast(device, precision):
                 return who.paths(teacher, noise, cond, generators, parts.get("points", 0))
 
         cond = self.modality.training_cond(count)

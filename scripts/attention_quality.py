@@ -28,7 +28,6 @@ from tqdm import tqdm
 
 from genkit import hub, terms
 from genkit.acceleration.attention import using_grouped_attention
-from genkit.acceleration.precision import autocast
 from genkit.data import emoji_scenes, load
 from genkit.denoisers.base import Denoiser, Guided
 from genkit.denoisers.diffusers import Loaded, as_denoiser
@@ -36,6 +35,7 @@ from genkit.metrics import floor, measure, reference
 from genkit.modalities import modality
 from genkit.modalities.sheet import write_sheet
 from genkit.rng import Rng, sample_generators, sample_noise
+from genkit.training.precision import autocast
 from genkit_kernels import criss_cross, surround
 from genkit_kernels.region import Region
 

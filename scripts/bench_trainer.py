@@ -25,6 +25,7 @@ from genkit.networks.mlp import MLPDenoiser
 from genkit.paths import RectifiedFlow
 from genkit.rng import generator
 from genkit.training.config import TrainerConfig
+from genkit.training.precision import autocast
 from genkit.training.trainer import Trainer
 
 BATCH, EMA, CLIP = 64, 0.999, 1.0
@@ -54,7 +55,7 @@ def bare_step(precision: str) -> Callable[[], None]:
         rows = torch.randint(len(data["x_0"]), (BATCH,))
         x_0, label = data["x_0"][rows], data["cond"]["label"][rows]
         eps, t = torch.randn_like(x_0), torch.rand(BATCH)
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with autocast(torch.device("cpu"), precision):
             velocity = student.predict(path.add_noise(x_0, eps, t), t, {"label": label}, "velocity")
             loss = (velocity - (eps - x_0)).square().flatten(1).mean(1).mean()
         loss.backward()

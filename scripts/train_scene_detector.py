@@ -32,6 +32,7 @@ from genkit.data.scenes import BACKGROUNDS
 from genkit.metrics import detector
 from genkit.metrics.detector import CELL, GRID, OBJECTS, SIZE, Maps, SceneDetector, Summary
 from genkit.metrics.following import following
+from genkit.training.precision import autocast
 
 MOST = 4  # objects in a scene
 SPREAD = 2.0  # pixels: deviation of an object's bump
@@ -278,7 +279,7 @@ def train(scenes: Scenes, epochs: int, lr: float, seed: int) -> SceneDetector:
             order = torch.randperm(n, generator=rng)
         some = scenes.take(order[batch * (step % (n // batch)) :][:batch])
         x, centre, flaws = spoil(some, rng)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with autocast(torch.device("cpu"), "bf16"):
             maps, told = net(x.to(memory_format=torch.channels_last))
         maps, told = Maps(*(v.float() for v in maps)), Summary(*(v.float() for v in told))
         parts = cell_loss(maps, some, centre), summary_loss(told, some, centre, flaws)

@@ -36,6 +36,7 @@ from genkit.networks.discriminators import (
     stft_loss,
 )
 from genkit.networks.vocoder import Vocoder
+from genkit.training.precision import autocast
 
 MEL, FEATURE = 15.0, 2.0  # weights beside the STFT loss and the adversarial one
 
@@ -118,7 +119,7 @@ def step_losses(vocoder: Vocoder, mels: Tensor, real: Tensor) -> tuple[dict[str,
 def judged_losses(judges: Discriminators, made: Tensor, real: Tensor) -> dict[str, Tensor]:
     """The vocoder's losses against discriminators, which are left as they are."""
     judges.requires_grad_(False)
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(torch.device("cpu"), "bf16"):
         with torch.no_grad():
             known = judges(real)
         fooled, features = generator_loss(known, judges(made))
@@ -159,7 +160,7 @@ def train(asked: argparse.Namespace) -> Vocoder:
         optimizers[0].step()
         if judged:
             optimizers[1].zero_grad(set_to_none=True)
-            with torch.autocast("cpu", torch.bfloat16):
+            with autocast(torch.device("cpu"), "bf16"):
                 shown = judges(real[:, seen]), judges(made[:, seen].detach())
             discriminator_loss(*shown).float().mean().backward()
             optimizers[1].step()

@@ -43,3 +43,11 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     facts = {"steps": 4, "guidance": 1.0, "method": "flow_matching", "data": "digits"}
     save_pipeline(ClassConditionalImagePipeline(network, scheduler), folder, facts)
     return folder
+
+
+@pytest.fixture
+def cpu_with_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a CPU that has instructions for bfloat16, which others emulate."""
+    from genkit.training import precision
+
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)

@@ -210,6 +210,7 @@ def test_a_higher_order_comes_nearer_to_the_teachers_ode(tiny_teacher: Path):
     assert (third - exact).norm() < 0.3 * (few - exact).norm()
 
 
+@pytest.mark.usefixtures("cpu_with_bf16")
 def test_pairs_change_with_what_makes_them(tiny_teacher: Path):
     first = run_of(tiny_teacher)
     assert first.teacher is not None

@@ -27,7 +27,8 @@ class TrainerConfig:
     accumulate: int = 1
     """Parts a batch is cut into to save memory; the result is the same but for rounding."""
     mixed_precision: Literal["no", "bf16"] = "no"
-    """bf16 runs the networks in bfloat16 where that is safe; weights stay in float32."""
+    """bf16 runs the networks in bfloat16 where that is safe, unless a CPU has no instructions for
+    it; weights stay in float32."""
     muon: str = ""
     """Names, as a regular expression, of the matrices that Muon trains instead of AdamW; a small
     transformer learns about twice as much in a step."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
@@ -16,6 +16,7 @@ from genkit.methods.base import Method, Moment, Roles
 from genkit.rng import Rng
 from genkit.training.config import TrainerConfig
 from genkit.training.health import Collapse
+from genkit.training.precision import precision_on
 from genkit.training.roles import Networks
 
 
@@ -26,7 +27,8 @@ def make_accelerator(config: TrainerConfig) -> Accelerator:
     """
     # accelerate keeps the precision of a process's first run; a second one may want another.
     AcceleratorState._reset_state()
-    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    precision = precision_on(PartialState().device, config.mixed_precision)
+    accelerator = Accelerator(mixed_precision=precision)
     parts = accelerator.num_processes * config.accumulate
     if config.batch_size % parts:
         raise ValueError(
@@ -102,7 +104,7 @@ class Turns:
             batch = rows(batch, place * count, count, self.device)
         elif self.device.type != "cpu":
             batch = rows(batch, 0, self.config.batch_size, self.device)
-        if self.config.mixed_precision == "no":
+        if self.accelerator.mixed_precision == "no":
             return self._with_auxiliary(roles, batch, moment, rng)
         with self.accelerator.autocast():
             return self._with_auxiliary(roles, batch, moment, rng)

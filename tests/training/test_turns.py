@@ -136,6 +136,7 @@ def test_dropout_is_drawn_anew_in_every_turn_and_equal_on_resume(tmp_path):
     assert masks[:3] == masks[3:] and masks[0] != masks[1]
 
 
+@pytest.mark.usefixtures("cpu_with_bf16")
 def test_bfloat16_trains_and_samples_in_float32(tmp_path):
     kinds = []
 

@@ -1,19 +1,42 @@
-"""Tests of genkit/acceleration/precision.py, and that what samples in it keeps float32 samples."""
+"""Tests of genkit/training/precision.py, and that what samples in it keeps float32 samples."""
 
 from pathlib import Path
 
+import pytest
 import torch
 from diffusers import FlowMapEulerDiscreteScheduler
 from torch import nn
 
-from genkit.acceleration.precision import autocast
 from genkit.contenders import Contender, samples
 from genkit.data import load
 from genkit.hub import Pipeline
 from genkit.modalities import modality
 from genkit.sampling import sample
+from genkit.training import precision
+from genkit.training.precision import autocast
 
 CPU = torch.device("cpu")
+CPU_HAS_BF16 = precision.cpu_has_bf16()
+
+
+pytestmark = pytest.mark.usefixtures("cpu_with_bf16")
+
+
+def test_a_cpu_without_instructions_runs_float32_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: False)
+    precision._say_float32.cache_clear()
+    assert [precision.precision_on(CPU, "bf16") for _ in range(2)] == ["no", "no"]
+    assert capsys.readouterr().err.count("float32 instead") == 1
+    with autocast(CPU, "bf16"):
+        assert nn.Linear(4, 4)(torch.randn(2, 4)).dtype == torch.float32
+    assert precision.precision_on(torch.device("cuda"), "bf16") == "bf16"
+    assert "float32" not in capsys.readouterr().err
+
+
+def test_what_the_cpu_has_is_asked_of_onednn():
+    assert CPU_HAS_BF16 == torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def test_networks_run_in_bfloat16_only_where_asked():
