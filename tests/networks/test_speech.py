@@ -96,3 +96,35 @@ def test_without_data_durations_are_predicted_and_cut():
     with torch.no_grad():
         made.network.text_encoder.duration_out.bias.fill_(9.0)
     assert made.condition(cond)[0]["mask"].all()
+
+
+def test_frames_that_are_not_there_cost_no_derivative():
+    """The work that padding is spared has derivatives in time and in weights as the whole has."""
+    made, (cond, x_0, mask) = denoiser(), batch()
+    told, _ = made.condition(cond, x_0, mask)
+    told = {name: each.detach() for name, each in told.items()}
+    x, t = torch.randn(2, FRAMES, BANDS), torch.tensor([0.7, 0.7])
+
+    def at(t: torch.Tensor) -> torch.Tensor:
+        return made.predict(x, t, told, "x_0")
+
+    found, slope = torch.func.jvp(at, (t,), (torch.ones(2),))
+    assert torch.allclose(slope, (at(t + 1e-2) - at(t - 1e-2)) / 2e-2, atol=1e-2)
+    weight = made.network.network.blocks[0].up.weight
+    (whole,) = torch.autograd.grad(at(t).square().sum(), weight)
+    parts = sum(
+        torch.autograd.grad(
+            made.predict(
+                x[i : i + 1, :n],
+                t[i : i + 1],
+                {"voice": told["voice"][i : i + 1]}
+                | {name: told[name][i : i + 1, :n] for name in ("means", "mask")},
+                "x_0",
+            )
+            .square()
+            .sum(),
+            weight,
+        )[0]
+        for i, n in enumerate((20, 11))
+    )
+    assert torch.allclose(whole, parts, atol=1e-5) and found.shape == x.shape
