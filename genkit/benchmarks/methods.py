@@ -47,13 +47,13 @@ class Settings:
     """Of analytic-digits, spectral-fields and conditional-variance."""
     methods: tuple[str, ...] = ()
     """Only these, besides what stands beside them; none named means all."""
-    budget: str = "150k-nfe"
+    budget: str = "100k-nfe"
     """Network evaluations of every training, teacher pairs included; the start's come on top."""
     seeds: int = 5
     """Seeds of what is trained."""
     first_seed: int = 0
     """The first of them. Settings are chosen on 100 and on, and reported on 0 and on."""
-    few_seeds: int = 2
+    few_seeds: int = 1
     """Seeds of students trained anew for 2 and for 4 steps, which most methods need."""
     steps: tuple[int, ...] = (1, 2, 4)
     """Numbers of steps of the students."""
@@ -78,7 +78,7 @@ class Settings:
             raise ValueError(f"steps are {list(self.steps)}; give numbers from 1 on, such as 1,2,4")
         if Budget.of(self.budget).evaluations is None:
             raise ValueError(
-                f"budget is {self.budget!r}; here it is of evaluations, such as 150k-nfe"
+                f"budget is {self.budget!r}; here it is of evaluations, such as 100k-nfe"
             )
 
     def asked(self) -> Settings:
