@@ -27,8 +27,9 @@ def make_accelerator(config: TrainerConfig) -> Accelerator:
     """
     # accelerate keeps the precision of a process's first run; a second one may want another.
     AcceleratorState._reset_state()
-    precision = precision_on(PartialState().device, config.mixed_precision)
-    accelerator = Accelerator(mixed_precision=precision)
+    device = PartialState().device
+    assert device is not None, "accelerate chooses one"
+    accelerator = Accelerator(mixed_precision=precision_on(device, config.mixed_precision))
     parts = accelerator.num_processes * config.accumulate
     if config.batch_size % parts:
         raise ValueError(
