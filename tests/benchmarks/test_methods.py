@@ -154,6 +154,7 @@ def test_work_is_spread_over_processes():
 
 
 def test_other_seeds_are_another_file(asked):
+    asked = replace(asked, few_seeds=2)
     rows = main(replace(asked, seeds=2, methods=("regression", "guidance_distill")))
     later = replace(asked, seeds=1, first_seed=1, methods=("regression",))
     with pytest.raises(ValueError, match="first_seed was 0 and is 1"):

@@ -31,10 +31,10 @@ def test_what_was_never_expected_is_no_warning(caplog):
     assert [record.levelno for record in caplog.records] == [logging.INFO]
 
 
-def test_the_compiled_kernel_is_taken_where_it_runs():
-    implementation("cpp")
-    assert resolve.resolve(torch.zeros(1, 64)) == "cpp"
-    assert resolve.resolve(torch.zeros(1, 64, dtype=torch.bfloat16)) == "cpp"
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_compiled_kernel_is_taken_where_it_runs(dtype):
+    implementation("cpp", dtype, head_dim=64)
+    assert resolve.resolve(torch.zeros(1, 64, dtype=dtype)) == "cpp"
 
 
 @pytest.mark.parametrize(

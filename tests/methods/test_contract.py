@@ -210,15 +210,17 @@ def test_figures_are_the_mean_over_seeds_at_the_fewest_steps(tmp_path, monkeypat
             "bench": "analytic-digits",
             "name": "dmd2",
             "steps": k,
+            "fate": "finished",
             "figures": {"sw": sw, "cover": 0.5},
         }
         for k, sw in ((4, 0.01), (1, 0.04), (1, 0.06))
     ]
-    rows += [{"bench": "spectral-fields", "name": "sid", "steps": 1, "figures": {"sw": 0}}]
+    rows += [{**rows[0], "name": "lcm", "fate": "collapsed", "figures": {}}]
+    rows += [{**rows[0], "bench": "spectral-fields", "name": "sid", "steps": 1}]
     (tmp_path / "methods.json").write_text(json.dumps({"rows": rows}))
-    monkeypatch.setattr(script, "FIGURES", tmp_path)
-    assert script.figures() == {"dmd2": "0.050, 50% at 1 step (2 seeds)"}
-    monkeypatch.setattr(script, "FIGURES", tmp_path / "none")
+    monkeypatch.setattr(script, "ROWS", tmp_path / "methods.json")
+    assert script.figures() == {"dmd2": "0.050, 50% at 1 step (2 seeds)", "sid": ""}
+    monkeypatch.setattr(script, "ROWS", tmp_path / "none.json")
     assert script.figures() == {}
 
 
