@@ -167,7 +167,7 @@ class SpeechDecoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self,
         in_channels: int = 80,
         sample_size: int = 256,
-        width: int = 192,
+        width: int = 256,
         depth: int = 8,
         voice_width: int = WIDTH,
         sigma_data: float = 0.5,
