@@ -1,6 +1,7 @@
 """Put a run's pipeline among the shipped ones, in bfloat16, with its config, log and figures.
 
     python scripts/ship.py runs/emoji-teacher emoji-teacher --guidance 3
+    python scripts/ship.py runs/speech-teacher speech-teacher --vocoder runs/vocoder/vocoder
 
 What is measured afterwards is the shipped pipeline, so its rounded weights are in the figures.
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 
 from genkit import hub
+from genkit.networks.vocoder import open_vocoder
 
 HOME = Path(__file__).parents[1] / "pipelines" / "genkit_pipelines" / "pretrained"
 
@@ -21,8 +23,11 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
     parser.add_argument("--guidance", type=float, help="the pipeline's default scale")
+    parser.add_argument("--vocoder", help="of speech, trained beside the teacher, not before it")
     asked = parser.parse_args()
     pipeline = hub.Pipeline.from_pretrained(asked.run / "pipeline")
+    if asked.vocoder:
+        pipeline.register_modules(vocoder=open_vocoder(asked.vocoder))
     facts = hub.trained(pipeline)
     if asked.guidance is not None:
         facts["guidance"] = asked.guidance

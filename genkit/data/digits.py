@@ -35,8 +35,8 @@ _MATCHING = _BATCH | {
     "pairs": 60_000,
     "pair_steps": 8,
 }
-# Tuned: flow_matching, consistency, reflow, dmd2. The others have the settings of their kin; no run
-# has compared others.
+# Tuned: flow_matching, consistency, reflow, dmd2. The others have the settings of their kin, or
+# those found on the analytic digits (genkit.benchmarks.presets); no run has compared others.
 PRESETS = {
     "flow_matching": _TEACHER,
     "edm": _TEACHER,
@@ -51,6 +51,11 @@ PRESETS = {
     "dmd2": _MATCHING,
     "f_distill": _MATCHING,
     "msd": _MATCHING,
+    "ladd": _BATCH | {"lr": 1e-4, "head_lr": 2e-3, "time_mean": 0.0, "penalty": 0.1},
+    "meanflow": _BATCH
+    | {"lr": 1e-3, "instant": 0.25, "time_mean": 0.0, "time_std": 1.7, "power": 0.0},
+    "rcm": _BATCH
+    | {"lr": 3e-4, "fake_lr": 3e-4, "tangent_warmup": 0.75, "fake_turns": 1, "shift": 1.0},
 }
 
 

@@ -81,6 +81,12 @@ PRESETS = {
         "pair_steps": 8,
         "pair_precision": "bf16",
     },
+    # Untuned: with the settings of their kin, or those found on the benches.
+    "drifting": _STUDENT,
+    "lcm": _STUDENT,
+    "meanflow": _STUDENT
+    | {"lr": 1e-3, "instant": 0.25, "time_mean": 0.0, "time_std": 1.7, "power": 0.0},
+    "scm": _STUDENT,
 }
 Box = tuple[int, int]  # left, top
 

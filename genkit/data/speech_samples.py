@@ -21,8 +21,8 @@ FRAMES = 256  # 4.1 s
 # By the time of a step, on one core a teacher is about two hours, a student with its pairs about 15
 # minutes. After 5,000 steps on four hours of the grammar's words alone, a teacher of these data was
 # heard wrong in 35% of words (new ones among them), and in 21% of those of sentences it had seen;
-# real speech through the vocoder in 14% and 8%; so the decoder is wider since, 256 for 192, which is
-# a quarter dearer a step. In the first 100 steps of a teacher Muon is no better than AdamW, and
+# real speech through the vocoder in 14% and 8%; so the decoder is wider since (256 for 192, by a
+# quarter dearer a step). In the first 100 steps of a teacher Muon is no better than AdamW, and
 # dearer. Measuring while training costs more than so few samples tell.
 _ALL: dict[str, Any] = {
     "batch_size": 16,
