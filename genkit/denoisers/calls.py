@@ -40,7 +40,7 @@ def speech(
     config = network.config
 
     def bare(x: Tensor, level: Tensor) -> Tensor:
-        return network(x, level, cond["means"], cond["voice"], mask)
+        return network(x, level, cond["text"], cond["voice"], mask)
 
     return preconditioned(bare, x_t, timestep, config["sigma_data"], config["sigma_min"], mask)
 

@@ -1,8 +1,8 @@
 """Speech of a text: mels of sentences, by speakers.
 
-A teacher trained here reads symbols, and its text encoder is trained with it on the best alignment;
-its students read what the teacher's own frozen encoder makes of a text: means laid over durations,
-aligned ones for real speech, predicted ones for the teacher's.
+A teacher trained here reads symbols, and its text encoder is trained with it; its students read
+what the teacher's own frozen encoder makes of a text. It is laid over durations: those of the best
+alignment for real speech, predicted ones for the teacher's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from genkit.data.base import Prompts, Samples
 from genkit.denoisers.diffusers import Loaded
 from genkit.metrics.speech import frames_of
 from genkit.modalities.base import Modality
-from genkit.networks.alignment import spread, whole_durations
+from genkit.networks.alignment import sound_durations, spread, whole_durations
 from genkit.paths import EDM
 from genkit.phonemes import SYMBOLS, has_dictionary, ids, phonemes, sentences
 
@@ -30,21 +30,22 @@ if TYPE_CHECKING:
     from genkit.metrics import Reference
 
 ENCODED = 64  # texts that an encoder is given at once
+SILENT = ids([" "])[0]  # what stands between two words has no frames
 Said = tuple[str, int]  # a text, and the number of its speaker
 
 
 class Laid:
-    """Rows of means (n, l, c) laid over durations (n, l): (frames, c) each, made where asked for.
+    """Rows of text (n, l, c) laid over durations (n, l): (frames, c) each, made where asked for.
     Or, with `mask`, where each of them has frames."""
 
-    def __init__(self, means: Tensor, durations: Tensor, frames: int, mask: bool = False) -> None:
-        self.means, self.durations, self.frames, self.mask = means, durations, frames, mask
+    def __init__(self, text: Tensor, durations: Tensor, frames: int, mask: bool = False) -> None:
+        self.text, self.durations, self.frames, self.mask = text, durations, frames, mask
 
     def __len__(self) -> int:
-        return len(self.means)
+        return len(self.text)
 
     def __getitem__(self, rows: Tensor | slice) -> Tensor:
-        found, mask = spread(self.means[rows], self.durations[rows], self.frames)
+        found, mask = spread(self.text[rows], self.durations[rows], self.frames)
         return mask if self.mask else found
 
 
@@ -158,20 +159,19 @@ class SpokenTexts(Modality):
         who = torch.tensor([speaker for _, speaker in said])
         if self.teacher is None:
             return {"tokens": _tokens(self._symbols(said)), "speaker": who}
-        _, means, log_durations, voice, there = self._encoded(said)
-        durations = whole_durations(log_durations.exp() * there)
-        return self._laid(means, durations, voice)
+        _, text, durations, voice = self._encoded(said)
+        return self._laid(text, whole_durations(durations), voice)
 
-    def _laid(self, means: Tensor, durations: Tensor, voice: Tensor) -> dict[str, Any]:
+    def _laid(self, text: Tensor, durations: Tensor, voice: Tensor) -> dict[str, Any]:
         frames = self.latent[0]
         return {
-            "means": Laid(means, durations, frames),
+            "text": Laid(text, durations, frames),
             "voice": voice,
-            "mask": Laid(means, durations, frames, mask=True),
+            "mask": Laid(text, durations, frames, mask=True),
         }
 
     def _encoded(self, said: Sequence[Said]) -> tuple[Tensor, ...]:
-        """(tokens, means, log-durations, voices, where there are tokens) of all texts, padded."""
+        """(tokens, text, predicted durations, voices) of all texts, padded."""
         assert self.teacher is not None
         symbols, parts = self._symbols(said), []
         for first in range(0, len(said), ENCODED):
@@ -179,35 +179,30 @@ class SpokenTexts(Modality):
             who = [speaker for _, speaker in said[rows]]
             parts.append(self.teacher.pipeline.encode(symbols[rows], who))
         length = max(part[0].shape[1] for part in parts)
-        tokens, means, log_durations, voice = (
+        tokens, text, durations, voice = (
             torch.cat(
                 [_padded(part[k].cpu(), length) if k < 3 else part[k].cpu() for part in parts]
             )
             for k in range(4)
         )
-        return tokens, means, log_durations, voice, tokens > 0
+        return tokens, text, durations, voice
 
     def batches(self, data: Samples) -> dict[str, Any]:
-        frames = torch.arange(self.latent[0])
-        mask = frames < data.cond["frames"][:, None]
+        frames, who = data.cond["frames"], data.cond["speaker"]
+        mask = torch.arange(self.latent[0]) < frames[:, None]
         if self.teacher is None:
-            return {"x_0": data.x_0, "cond": self._read(self.said), "mask": mask}
-        from genkit.networks.speech import aligned
-
-        tokens, means, _, voice, _ = self._encoded(self.said)
-        durations = torch.cat(
-            [
-                aligned(means[rows], tokens[rows], data.x_0[rows], mask[rows])
-                for rows in (slice(i, i + ENCODED) for i in range(0, len(tokens), ENCODED))
-            ]
-        )
-        return {"x_0": data.x_0, "cond": self._laid(means, durations, voice), "mask": mask}
+            cond = self._read(self.said)
+            cond["durations"] = sound_durations(data.x_0, frames, cond["tokens"], who, SILENT)
+            return {"x_0": data.x_0, "cond": cond, "mask": mask}
+        tokens, text, _, voice = self._encoded(self.said)
+        durations = sound_durations(data.x_0, frames, tokens, who, SILENT)
+        return {"x_0": data.x_0, "cond": self._laid(text, durations, voice), "mask": mask}
 
     def network(self) -> Any:
         from genkit.networks.speech import SpeechDecoder, SpeechEncoder, SpeechNetwork
 
         frames, bands = self.latent
-        encoder = SpeechEncoder(len(SYMBOLS), self.speakers, self.dictionary, bands)
+        encoder = SpeechEncoder(len(SYMBOLS), self.speakers, self.dictionary, bands, silent=SILENT)
         decoder = SpeechDecoder(bands, frames, voice_width=encoder.config["width"])
         return SpeechNetwork(encoder, decoder)
 

@@ -2,9 +2,11 @@
 
 Faithful: the encoder's means of each sound are the decoder's condition, durations come from
 monotonic alignment search and a predictor on detached features, losses of durations and prior, an
-EDM-preconditioned denoiser of mels. Not faithful: the decoder is a 1-D ConvNeXt instead of a 2-D
-U-Net (a thirteenth of its cost), mels are normalised to deviation 0.5, noise has mean zero (as in
-the authors' own later variant), rotary positions instead of relative ones, no random crops.
+EDM-preconditioned denoiser of mels. Not faithful: the decoder is told the encoder's features beside
+its means, as sounds of like means are not alike; the search does not look at the encoder
+(genkit.networks.alignment) and is done before training; the decoder is a 1-D ConvNeXt instead of a
+2-D U-Net (a thirteenth of its cost), mels are normalised to deviation 0.5, noise has mean zero (as
+in the authors' own later variant), rotary positions instead of relative ones, no random crops.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genkit.networks.alignment import monotonic_alignment, spread, squared_score, whole_durations
+from genkit.networks.alignment import spread, whole_durations
 from genkit.terms import mean
 
 Conditions = Mapping[str, Tensor]
@@ -29,8 +31,8 @@ WIDTH = 128  # of the encoder, and of a voice
 
 def nothing_said(frames: int, bands: int, width: int = WIDTH) -> dict[str, Tensor]:
     """What a decoder is told, batch 1, where neither text nor voice is: of guidance the one half.
-    How long a sound is stays known."""
-    return {"means": torch.zeros(1, frames, bands), "voice": torch.zeros(1, width)}
+    How long a sound is stays known. width: the encoder's."""
+    return {"text": torch.zeros(1, frames, bands + width), "voice": torch.zeros(1, width)}
 
 
 def _rotated(x: Tensor) -> Tensor:
@@ -74,9 +76,10 @@ class _Layer(nn.Module):
 
 
 class SpeechEncoder(ModelMixin, ConfigMixin):
-    """Symbols of `genkit.phonemes` as means of mels and durations.
+    """Symbols of `genkit.phonemes` as means of mels, features and durations.
 
-    speakers: their names. dictionary: whether words are read by cmudict or by rule alone.
+    speakers: their names. dictionary: whether words are read by cmudict or by rule alone. silent:
+    the symbol that has no frames, which stands between two words.
     """
 
     @register_to_config
@@ -90,6 +93,7 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
         layers: int = 4,
         heads: int = 2,
         dropout: float = 0.1,
+        silent: int | None = None,
     ) -> None:
         super().__init__()
         self.symbol = nn.Embedding(symbols, width)
@@ -107,8 +111,8 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
         nn.init.constant_(self.duration_out.bias, 1.4)  # four frames, about a sound's length
 
     def forward(self, tokens: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Symbols (b, l), 0 for padding, and speakers (b,) as means (b, l, bands), log-durations
-        in frames (b, l), and the speakers' embeddings (b, width)."""
+        """Symbols (b, l), 0 for padding, and speakers (b,) as text (b, l, bands + width), which is
+        means and features, durations in frames (b, l), and the speakers' embeddings (b, width)."""
         mask = (tokens > 0)[..., None].to(self.symbol.weight.dtype)
         voice = self.speaker(speaker)
         x = (self.symbol(tokens) + voice[:, None]) * mask
@@ -119,7 +123,10 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
         # The durations learn from the features without bending them (Glow-TTS, sec. 3.3).
         y = F.gelu(self.duration_norm_1(_convolved(self.duration_1, x.detach(), mask)))
         y = F.gelu(self.duration_norm_2(_convolved(self.duration_2, y, mask)))
-        return self.means(x) * mask, self.duration_out(y)[..., 0], voice
+        durations = self.duration_out(y)[..., 0].float().exp() * (tokens > 0)
+        if self.config["silent"] is not None:
+            durations = durations * (tokens != self.config["silent"])
+        return torch.cat([self.means(x) * mask, x], -1), durations, voice
 
 
 class _Block(nn.Module):
@@ -156,7 +163,7 @@ def _rows(mask: Tensor) -> Tensor | None:
 
 
 class SpeechDecoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
-    """A bare network F of mels (b, frames, bands) given the noise level, means, voice and mask.
+    """A bare network F of mels (b, frames, bands) given the noise level, text, voice and mask.
 
     sample_size: frames of a training sample; any number can be decoded. sigma_data, sigma_min: of
     the EDM preconditioning around it, which `genkit.denoisers.calls` does.
@@ -174,7 +181,7 @@ class SpeechDecoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
         sigma_min: float = 0.002,
     ) -> None:
         super().__init__()
-        self.enter = nn.Linear(2 * in_channels, width)
+        self.enter = nn.Linear(2 * in_channels + voice_width, width)
         self.time = nn.Sequential(nn.Linear(128, width), nn.SiLU(), nn.Linear(width, width))
         self.voice = nn.Linear(voice_width, width)
         self.modulation = nn.Linear(width, 3 * width)
@@ -185,16 +192,16 @@ class SpeechDecoder(ModelMixin, ConfigMixin, PeftAdapterMixin):
             nn.init.zeros_(zero.bias)
 
     def forward(
-        self, x: Tensor, noise_level: Tensor, means: Tensor, voice: Tensor, mask: Tensor
+        self, x: Tensor, noise_level: Tensor, text: Tensor, voice: Tensor, mask: Tensor
     ) -> Tensor:
-        """x, means (b, frames, bands), noise_level (b,) = log(sigma) / 4, voice (b, width), mask
-        (b, frames) of the frames that are there."""
+        """x (b, frames, bands), noise_level (b,) = log(sigma) / 4, text (b, frames, c) as the
+        encoder reads it, voice (b, width), mask (b, frames) of the frames that are there."""
         seen = mask[..., None].to(x.dtype)
         # log(sigma) / 4 lies in [-1.6, 1.1]: the embedding's periods are made for 0..1000.
         level = get_timestep_embedding(noise_level * 100, 128, flip_sin_to_cos=True)
         condition = F.silu(self.time(level.to(x.dtype)) + self.voice(voice))
         told = self.modulation(condition).unflatten(-1, (3, -1))
-        y, rows = self.enter(torch.cat([x, means], -1)), _rows(mask)
+        y, rows = self.enter(torch.cat([x, text], -1)), _rows(mask)
         for block in self.blocks:
             y = block(y, told, seen, rows)
         return self.leave(self.norm(y)) * seen
@@ -222,29 +229,22 @@ class SpeechNetwork(nn.Module):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """{"tokens", "speaker"} as what the decoder takes, and the encoder's own losses per sample.
 
-        Given mels x_0 (b, frames, bands) and their mask (b, frames), durations are those of the
-        best alignment; else the predicted ones, cut at the decoder's sample_size.
+        Given mels x_0 (b, frames, bands) and their mask (b, frames), durations are
+        cond["durations"] (b, l) (`sound_durations`); else the predicted ones, cut at the decoder's
+        sample_size.
         """
-        tokens = cond["tokens"]
-        means, log_durations, voice = self.text_encoder(tokens, cond["speaker"])
+        text, predicted, voice = self.text_encoder(cond["tokens"], cond["speaker"])
         if x_0 is None:
-            there = tokens > 0
-            durations = whole_durations(log_durations.exp() * there)
             frames = int(self.network.config["sample_size"])
-            prior, real = spread(means, durations, frames)
-            return {"means": prior, "voice": voice, "mask": real}, {}
+            laid, real = spread(text, whole_durations(predicted), frames)
+            return {"text": laid, "voice": voice, "mask": real}, {}
         assert mask is not None, "mels come with a mask of the frames that are there"
-        durations = aligned(means, tokens, x_0, mask)
-        prior, real = spread(means, durations, x_0.shape[1])
-        error = (log_durations - durations.clamp(min=1).log()).square()
+        durations = cond["durations"]
+        laid, real = spread(text, durations, x_0.shape[1])
+        # Where there are no frames nothing is to be learnt, and the logarithm must not see a 0.
+        error = (predicted.clamp(min=1e-6).log() - durations.clamp(min=1).log()).square()
         losses = {
-            "duration": mean(error, tokens > 0),
-            "prior": mean(0.5 * (prior - x_0).square(), mask),
+            "duration": mean(error, durations > 0),
+            "prior": mean(0.5 * (laid[..., : x_0.shape[-1]] - x_0).square(), mask),
         }
-        return {"means": prior, "voice": voice, "mask": real}, losses
-
-
-def aligned(means: Tensor, tokens: Tensor, x_0: Tensor, mask: Tensor) -> Tensor:
-    """Durations (b, l) of the tokens in mels x_0 (b, frames, bands), by the best alignment."""
-    score = squared_score(x_0.detach().float(), means.detach().float())
-    return monotonic_alignment(score, mask.sum(-1), (tokens > 0).sum(-1))
+        return {"text": laid, "voice": voice, "mask": real}, losses

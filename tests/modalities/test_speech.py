@@ -59,7 +59,7 @@ def test_edm_s_numbers_reach_the_network_and_its_path(teacher):
     assert (decoder.config["sigma_data"], decoder.config["sigma_min"]) == (0.7, 0.01)
     # F begins at 0: what is left is c_skip x, inside the mask.
     x, mask = torch.randn(2, 64, 80), torch.arange(64) < torch.tensor([[64], [20]])
-    cond = {"means": torch.zeros_like(x), "voice": torch.zeros(2, 128), "mask": mask}
+    cond = {"text": torch.zeros(2, 64, 208), "voice": torch.zeros(2, 128), "mask": mask}
     got = denoiser.predict(x, torch.tensor([0.01, 0.5]), cond, "x_0")
     skip = 0.7**2 / (0.49**2 + 0.7**2)
     assert torch.allclose(got[0], x[0])
@@ -104,7 +104,7 @@ def test_a_students_sample_is_its_opened_pipelines(teacher, method, tmp_path):
     assert "speech-formants in 1 step" in genkit.hub.trained(opened)["description"]
 
 
-def test_students_learn_on_aligned_means_with_a_mask(teacher):
+def test_students_learn_on_aligned_text_with_a_mask(teacher):
     made, _ = teacher
     data = load("speech-formants")
     kind = modality(data, as_denoiser(made))
@@ -114,8 +114,8 @@ def test_students_learn_on_aligned_means_with_a_mask(teacher):
     # Durations of the alignment fill exactly the frames there are.
     assert torch.equal(batch["cond"]["mask"][:].sum(1), frames)
     pairs = kind.training_cond(12)
-    assert torch.equal(kind.mask(pairs)[:], pairs["mask"][:]) and len(pairs["means"]) == 12
-    assert pairs["means"][torch.tensor([3])].shape == (1, *kind.latent)
+    assert torch.equal(kind.mask(pairs)[:], pairs["mask"][:]) and len(pairs["text"]) == 12
+    assert pairs["text"][torch.tensor([3])].shape == (1, kind.latent[0], 208)
 
 
 def test_prompts_alone_can_be_distilled_on(teacher):
@@ -151,7 +151,7 @@ def test_guidance_is_between_the_text_and_none(teacher):
     made, _ = teacher
     data = load("speech-formants")
     kind = modality(data, as_denoiser(made))
-    assert kind.uncond is not None and kind.uncond.keys() == {"means", "voice"}
+    assert kind.uncond is not None and kind.uncond.keys() == {"text", "voice"}
     plain, cond = as_denoiser(made).denoiser, kind.cond(3)
     x, t = torch.randn(3, *kind.latent), torch.tensor([0.3, 1.0, 9.0])
     nothing = cond | {name: torch.zeros_like(cond[name]) for name in kind.uncond}

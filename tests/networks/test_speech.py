@@ -1,9 +1,10 @@
-"""The speech network: padding, the boundary condition, the encoder's own losses, alignment."""
+"""The speech network: padding, the boundary condition, the encoder's own losses."""
 
 import torch
 
 from genkit.denoisers.base import NetworkDenoiser
 from genkit.denoisers.calls import CALLS, ENCODERS
+from genkit.networks.alignment import spread
 from genkit.networks.speech import SpeechDecoder, SpeechEncoder, SpeechNetwork
 from genkit.paths import EDM
 
@@ -12,7 +13,7 @@ FRAMES, BANDS = 24, 8
 
 def network(seed: int = 0) -> SpeechNetwork:
     torch.manual_seed(seed)
-    encoder = SpeechEncoder(12, ("a", "b"), False, BANDS, width=16, layers=1, dropout=0.0)
+    encoder = SpeechEncoder(12, ("a", "b"), False, BANDS, width=16, layers=1, dropout=0.0, silent=2)
     decoder = SpeechDecoder(BANDS, FRAMES, width=16, depth=2, voice_width=16)
     for zero in (decoder.modulation, decoder.leave):
         torch.nn.init.normal_(zero.weight, std=0.1)
@@ -27,19 +28,21 @@ def denoiser(seed: int = 0) -> NetworkDenoiser:
 def batch(tokens=((3, 4, 5, 6), (7, 8, 9, 0)), frames=(20, 11)):
     x_0 = torch.randn(2, FRAMES, BANDS, generator=torch.Generator().manual_seed(1))
     mask = torch.arange(FRAMES) < torch.tensor(frames)[:, None]
+    durations = torch.tensor([[5, 9, 2, 4], [3, 1, 7, 0]])
     cond = {"tokens": torch.tensor(tokens), "speaker": torch.tensor([0, 1])}
-    return cond, x_0 * mask[..., None], mask
+    return cond | {"durations": durations}, x_0 * mask[..., None], mask
 
 
 def test_padding_changes_neither_losses_nor_samples():
     made = denoiser()
     cond, x_0, mask = batch()
     told, losses = made.condition(cond, x_0, mask)
-    short = {"tokens": cond["tokens"][1:, :3], "speaker": cond["speaker"][1:]}
+    short = {name: cond[name][1:, :3] for name in ("tokens", "durations")}
+    short |= {"speaker": cond["speaker"][1:]}
     alone, own = made.condition(short, x_0[1:, :11], mask[1:, :11])
     for name in ("duration", "prior"):
         assert torch.allclose(losses[name][1:], own[name], atol=1e-6)
-    assert torch.allclose(told["means"][1:, :11], alone["means"], atol=1e-6)
+    assert torch.allclose(told["text"][1:, :11], alone["text"], atol=1e-6)
     x, t = torch.randn(2, FRAMES, BANDS), torch.tensor([0.7, 0.7])
     whole = made.predict(x, t, told, "x_0")
     single = made.predict(x[1:, :11], t[1:], alone, "x_0")
@@ -64,34 +67,34 @@ def test_durations_do_not_bend_the_features():
     assert made.network.text_encoder.duration_out.weight.grad.abs().sum() > 0
 
 
-def test_an_order_of_sounds_is_learned_and_found_again():
-    """On mels whose sounds are constant, the encoder's means and the true durations are found."""
+def test_means_and_durations_of_sounds_are_learned():
+    """On mels whose sounds are constant and have one duration each; silence has none."""
     torch.manual_seed(0)
     made = network()
-    sounds = torch.randn(12, BANDS)
+    sounds, lengths = torch.randn(12, BANDS), torch.arange(12) % 5 + 1
+    lengths[2] = 0
     optimizer = torch.optim.Adam(made.text_encoder.parameters(), 3e-3)
     for _ in range(250):
         tokens = torch.randint(1, 12, (16, 4))
-        durations = torch.randint(1, 6, (16, 4))
-        x_0 = torch.zeros(16, FRAMES, BANDS)
-        for row in range(16):
-            laid = sounds[tokens[row]].repeat_interleave(durations[row], 0)
-            x_0[row, : len(laid)] = laid
-        mask = torch.arange(FRAMES) < durations.sum(1)[:, None]
         cond = {"tokens": tokens, "speaker": torch.zeros(16, dtype=torch.long)}
+        cond["durations"] = lengths[tokens]
+        x_0, mask = spread(sounds[tokens], cond["durations"], FRAMES)
         told, losses = made.condition(cond, x_0, mask)
         (losses["prior"].mean() + losses["duration"].mean()).backward()
         optimizer.step()
         optimizer.zero_grad()
     assert losses["prior"].mean() < 0.1
-    assert (told["means"] - x_0)[mask].square().mean() < 0.2
+    assert (told["text"][..., :BANDS] - x_0)[mask].square().mean() < 0.2
+    with torch.no_grad():
+        _, found, _ = made.text_encoder(tokens, cond["speaker"])
+    assert not found[tokens == 2].any() and (found - lengths[tokens]).abs().max() < 1
 
 
 def test_without_data_durations_are_predicted_and_cut():
     made = denoiser()
     cond, _, _ = batch()
     told, losses = made.condition(cond)
-    assert not losses and told["means"].shape == (2, FRAMES, BANDS)
+    assert not losses and told["text"].shape == (2, FRAMES, BANDS + 16)
     assert told["mask"].any(1).all()
     with torch.no_grad():
         made.network.text_encoder.duration_out.bias.fill_(9.0)
@@ -118,7 +121,7 @@ def test_frames_that_are_not_there_cost_no_derivative():
                 x[i : i + 1, :n],
                 t[i : i + 1],
                 {"voice": told["voice"][i : i + 1]}
-                | {name: told[name][i : i + 1, :n] for name in ("means", "mask")},
+                | {name: told[name][i : i + 1, :n] for name in ("text", "mask")},
                 "x_0",
             )
             .square()

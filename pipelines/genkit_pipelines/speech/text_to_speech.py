@@ -36,11 +36,11 @@ SLOWEST, FASTEST = 0.25, 4.0
 
 @dataclass
 class Piece:
-    """A sentence, ready to be decoded: symbols (l), means (l, bands), durations (l,) in frames,
-    voice (width,)."""
+    """A sentence, ready to be decoded: symbols (l), text (l, c) as the encoder reads it, durations
+    (l,) in frames, voice (width,)."""
 
     symbols: list[str]
-    means: Tensor
+    text: Tensor
     durations: Tensor
     voice: Tensor
 
@@ -101,8 +101,8 @@ class TextToSpeechPipeline(TrainedPipeline):
     def encode(
         self, symbols: Sequence[list[str]], speakers: Sequence[int]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pieces as (tokens (b, l), means (b, l, bands), log-durations (b, l), voices (b, width)),
-        l a multiple of TOKENS."""
+        """Pieces as (tokens (b, l), text (b, l, c), durations (b, l), voices (b, width)), l a
+        multiple of TOKENS."""
         numbers = [torch.tensor(ids(each)) for each in symbols]
         length = -(-max(len(each) for each in numbers) // TOKENS) * TOKENS
         tokens = torch.stack([F.pad(each, (0, length - len(each))) for each in numbers])
@@ -117,20 +117,20 @@ class TextToSpeechPipeline(TrainedPipeline):
         pieces = [self.symbols(text) for text in texts]
         flat = [part for each in pieces for part in each]
         who = [speaker for each, speaker in zip(pieces, speakers, strict=True) for _ in each]
-        tokens, means, log_durations, voices = self.encode(flat, who)
+        _, read, durations, voices = self.encode(flat, who)
         found, place = [], 0
         for parts in pieces:
             rows = slice(place, place + len(parts))
             place += len(parts)
-            wanted = (log_durations[rows].exp() * (tokens[rows] > 0)).double() / speed
+            wanted = durations[rows].double() / speed
             # One line over all pieces, so that rounding adds up over the whole text.
             line, total = wanted.reshape(1, -1), None
             if seconds is not None:
                 total = line.new_tensor([-(-round(seconds * self.sample_rate) // SPEECH.hop)])
-            durations = whole_durations(line, total).reshape(wanted.shape)
+            whole = whole_durations(line, total).reshape(wanted.shape)
             found.append(
                 [
-                    Piece(part, means[i], durations[i - rows.start], voices[i])
+                    Piece(part, read[i], whole[i - rows.start], voices[i])
                     for part, i in zip(parts, range(rows.start, rows.stop), strict=True)
                 ]
             )
@@ -140,21 +140,20 @@ class TextToSpeechPipeline(TrainedPipeline):
         self, pieces: list[Piece], padded: int, latents: Tensor | None, run: dict[str, Any]
     ) -> list[Tensor]:
         """The mels (frames, bands) of pieces that are padded to one length."""
-        means, mask = spread(
-            torch.stack(
-                [F.pad(p.means, (0, 0, 0, _longest(pieces) - len(p.means))) for p in pieces]
-            ),
-            torch.stack([F.pad(p.durations, (0, _longest(pieces) - len(p.means))) for p in pieces]),
+        text, mask = spread(
+            torch.stack([F.pad(p.text, (0, 0, 0, _longest(pieces) - len(p.text))) for p in pieces]),
+            torch.stack([F.pad(p.durations, (0, _longest(pieces) - len(p.text))) for p in pieces]),
             padded,
         )
-        cond = {"means": means, "voice": torch.stack([p.voice for p in pieces]), "mask": mask}
-        shape = (len(pieces), padded, means.shape[-1])
-        noise = self.start(shape, run["generator"], latents, means.device, means.dtype)
+        cond = {"text": text, "voice": torch.stack([p.voice for p in pieces]), "mask": mask}
+        bands = self.network.config["in_channels"]
+        shape = (len(pieces), padded, bands)
+        noise = self.start(shape, run["generator"], latents, text.device, text.dtype)
         self._guidance_scale = run["guidance"]  # a stream's own, whatever was called meanwhile
         uncond = None
         if self._guidance_scale != 1:
-            nothing = nothing_said(means.shape[1], means.shape[2], cond["voice"].shape[1])
-            uncond = {name: value.to(means) for name, value in nothing.items()}
+            nothing = nothing_said(padded, bands, self.text_encoder.config["width"])
+            uncond = {name: value.to(text) for name, value in nothing.items()}
         x = self.run_sampler(
             self.guided_by_names(speech, self.network, cond, uncond),
             noise,
@@ -350,7 +349,7 @@ def _sound(vocoder: Any | None, mels: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def _longest(pieces: list[Piece]) -> int:
-    return max(len(piece.means) for piece in pieces)
+    return max(len(piece.text) for piece in pieces)
 
 
 def _stacked(parts: list[Tensor], least: int = 0) -> tuple[Tensor, Tensor]:
