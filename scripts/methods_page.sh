@@ -11,7 +11,7 @@ genkit bench methods --json "$figures/methods.json"
 genkit compare --teacher digits-teacher --methods all --budget 1M-nfe --jobs 2 \
   --out runs/digits-methods
 genkit compare --teacher emoji-teacher --methods "${SIX:-meanflow,scm,consistency,drifting,dmd2,lcm}" \
-  --budget 80k-nfe --jobs 2 -n 1000 --set guidance=1 --set evaluate_precision=bf16 \
+  --budget 80k-nfe --jobs 2 -n 1000 --set evaluate_precision=bf16 \
   --out runs/emoji-methods
 for set in digits emoji; do
   cp "runs/$set-methods/comparison.json" "$figures/$set-methods.json"

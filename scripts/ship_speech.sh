@@ -19,6 +19,8 @@ python scripts/train_vocoder.py --out runs/vocoder &
 genkit train --data speech-flite --out runs/speech-teacher --resume --evaluate-n 0
 wait $!
 python scripts/ship.py runs/speech-teacher speech-teacher --vocoder runs/vocoder/vocoder
+genkit evaluate speech-teacher --steps 1,4,20,50 -n 100 --seeds 0 --json \
+  pipelines/genkit_pipelines/pretrained/speech-teacher/metrics.json
 for seed in 0 1; do
   for method in consistency reflow; do
     genkit train-distill "$method" --teacher speech-teacher --out "runs/speech-$method-$seed" \

@@ -39,8 +39,8 @@ def _commas(info: Any) -> PrimitiveConstructorSpec[Any] | None:
 def parse(kind: type[T], argv: Sequence[str], command: str, default: T | None = None) -> T:
     """The dataclass `kind` filled from the command line; its module's docstring is the help.
 
-    ValueError in one sentence for an unknown flag (with the nearest) or a value that does not fit;
-    --help prints and raises SystemExit(0).
+    ValueError in one sentence for an unknown flag (with the nearest), a value that does not fit, or
+    a list that is given twice; --help prints and raises SystemExit(0).
     """
     prog, complaint = f"genkit {command}", io.StringIO()
     options: dict[str, Any] = {} if default is None else {"default": default}
@@ -55,6 +55,10 @@ def parse(kind: type[T], argv: Sequence[str], command: str, default: T | None = 
         raise ValueError(f"{_sentence(complaint.getvalue())}; see {prog} --help") from None
     if rest:
         raise _unknown(rest[0], kind, prog)
+    given = [word.partition("=")[0] for word in argv]
+    for flag in names(kind, lists=True):
+        if given.count(flag) > 1:  # the last would silently stand for all
+            raise ValueError(f"{flag} is given twice; give it once, with commas between its values")
     return found
 
 
@@ -73,14 +77,14 @@ def _flat(kind: type) -> Any:
     return Annotated[kind, tyro.conf.arg(name="")]
 
 
-def names(kind: type) -> list[str]:
-    """The flags of a dataclass, those of the dataclasses in it included."""
+def names(kind: type, lists: bool = False) -> list[str]:
+    """The flags of a dataclass, those of the dataclasses in it included; or of them the `lists`."""
     found = []
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         inner = get_args(field.type)[0] if get_origin(field.type) is Annotated else None
         if inner is not None and dataclasses.is_dataclass(inner):
-            found += names(inner)  # type: ignore[arg-type]
-        else:
+            found += names(inner, lists)  # type: ignore[arg-type]
+        elif not lists or str(field.type).startswith(("tuple", "Sequence")):
             found.append("--" + field.name.replace("_", "-"))
     return found
 
