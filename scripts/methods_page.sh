@@ -2,7 +2,7 @@
 # Makes docs/results-methods.md again: every method on the three analytic benches, on the digits'
 # teacher, and on emoji scenes the six with the best mean place at one step over those four.
 #
-#     bash scripts/methods_page.sh         about four hours on two cores, every step resumes
+#     bash scripts/methods_page.sh         about three hours on two cores, every step resumes
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 figures=docs/figures
