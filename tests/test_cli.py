@@ -261,7 +261,6 @@ MISTAKES = [
     ("generate TEACHER 3 --steps 0", "steps is 0"),
     ("generate TEACHER 3 -n 0", "n is 0"),
     ("evaluate TEACHER --steps 0,1", "at least 1"),
-    ("evaluate TEACHER --seeds 0 --seeds=1", "--seeds is given twice"),
     ("compare --set lr=1e-4 --set ema=0.9", "--set is given twice"),
     ("evaluate TEACHER --steps one", "--steps"),
     ("evaluate TEACHER -n 2", "n is 2"),
