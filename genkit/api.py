@@ -32,7 +32,7 @@ from genkit.lora import adapted
 from genkit.methods.base import Method, begin_student
 from genkit.modalities import Modality, modality
 from genkit.networks.size import parameters, parsed, resized
-from genkit.opening import open_kin, open_teacher, picture_size
+from genkit.opening import fill, open_kin, open_teacher, picture_size
 from genkit.runs import REPORT, Run, Teacher, say
 from genkit.settings import RunConfig, Settings
 from genkit.training.checkpoints import Checkpoints
@@ -49,21 +49,23 @@ def train(
     out: str | os.PathLike[str],
     method: str | None = None,
     resume: bool = False,
+    start: Any = None,
     **config: Any,
 ) -> Any:
     """Train a teacher on a data set in the folder `out`, and return its pipeline.
 
     method: by default the data's own, mostly flow_matching. resume: go on with the unfinished run
-    in `out`; a finished one is opened. config: any setting of the method, the trainer or the run.
+    in `out`; a finished one is opened. start: the pipeline of an earlier teacher, whose weights
+    this one begins with. config: any setting of the method, the trainer or the run.
     ValueError for what cannot be, before anything is made; Collapse if training goes wrong,
     Interrupted (saved) at Ctrl-C, OSError for a full disk.
     """
-    run, record = prepare_teacher(data, method, **config)
+    run, record = prepare_teacher(data, method, start, **config)
     return _go(run, record, Path(out), resume)
 
 
 def prepare_teacher(
-    data: str, method: str | None = None, **config: Any
+    data: str, method: str | None = None, start: Any = None, **config: Any
 ) -> tuple[Run, dict[str, Any]]:
     """The run that `train` goes, and its record: all that can be refused is refused here."""
     method = method or default_method(data)
@@ -83,9 +85,14 @@ def prepare_teacher(
     kind = modality(samples)
     if settings.run.decoder:
         kind = kind.decoded_by(settings.run.decoder)
-    denoiser = fresh_denoiser(kind, catalogue.method_class(method), settings.method)
+    earlier = None
+    if start is not None:
+        loaded, name, _ = open_teacher(start)
+        earlier, hashed = loaded.pipeline, hub.weights_hash(loaded.denoiser)
+        record |= {"start": name, "start_weights": hashed}
+    denoiser = fresh_denoiser(kind, catalogue.method_class(method), settings.method, earlier)
     built = _method(method, settings, denoiser, kind)
-    return Run(built, settings, kind, samples, None), record
+    return Run(built, settings, kind, samples, None, start=earlier), record
 
 
 def distill(
@@ -262,7 +269,9 @@ def _go(run: Run, record: Mapping[str, Any], out: Path, resume: bool) -> Any:
         out,
         run.settings.trainer,
         streams=run.streams(),
-        network=lambda: fresh_denoiser(run.modality, type(run.method), run.settings.method),
+        network=lambda: fresh_denoiser(
+            run.modality, type(run.method), run.settings.method, run.start
+        ),
         teacher=None if teacher is None else teacher.denoiser,
         make_pairs=None if teacher is None else run.make_pairs,
         preview=run.preview(),
@@ -317,17 +326,19 @@ def read_config(file: str | os.PathLike[str]) -> dict[str, Any]:
         settings = dict(held["settings"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is no config.json of a run ({error})") from error
-    names = ("command", "method", "teacher", "student", "data")
+    names = ("command", "method", "teacher", "student", "start", "data")
     told = {name: held[name] for name in names if name in held}
     if "teachers" in held:
         told["teachers"] = tuple(held["teachers"])
     return told | settings
 
 
-def fresh_denoiser(kind: Modality, method: type[Method], config: Any) -> Any:
-    """An untrained network of this data as the method makes a Denoiser of it, on the path that its
-    modality names unless it says otherwise."""
+def fresh_denoiser(kind: Modality, method: type[Method], config: Any, start: Any = None) -> Any:
+    """A network of this data, untrained or with the weights of the pipeline `start`, as the method
+    makes a Denoiser of it, on the path that its modality names unless it says otherwise."""
     network = kind.network()
+    if start is not None:
+        fill(network, kind.pipeline(network, None), start)
     quicken_training(network)
     bare = network_denoiser(network, kind.path, kind.kind, kind.time_scale)
     return method.fresh(config, bare)

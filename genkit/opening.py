@@ -63,3 +63,28 @@ def _other_parts(loaded: Loaded) -> dict[str, str]:
         for name, part in loaded.pipeline.components.items()
         if isinstance(part, nn.Module) and name != loaded.family.role
     }
+
+
+def fill(network: nn.Module, fresh: Any, start: Any) -> None:
+    """Give `network`, whose pipeline is to be `fresh`, the weights of the pipeline `start`.
+    ValueError where they do not fit.
+
+    Parts of the pipeline that are no part of the network, as a decoder of sounds, stay.
+    """
+    own = {id(parameter) for parameter in network.parameters()}
+    for role, part in fresh.components.items():
+        if not isinstance(part, nn.Module) or not own & {id(each) for each in part.parameters()}:
+            continue
+        earlier = start.components.get(role)
+        weights = earlier.state_dict() if isinstance(earlier, nn.Module) else {}
+        here, there = (_shapes(each) for each in (part.state_dict(), weights))
+        if here != there:
+            raise ValueError(
+                f"this {type(start).__name__} cannot be the start: its {role} is not of the size "
+                "or kind that a teacher of this data has"
+            )
+        part.load_state_dict(weights)
+
+
+def _shapes(weights: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.shape for name, value in weights.items()}

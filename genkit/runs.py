@@ -135,7 +135,8 @@ class Run:
     """One run: everything the Trainer is handed besides the method itself.
 
     others: teachers beside the first, of a method that merges. meter: what its training costs.
-    cache: where pairs are kept, by default with all others.
+    cache: where pairs are kept, by default with all others. start: the pipeline whose weights a
+    teacher begins with.
     """
 
     method: Method
@@ -146,6 +147,7 @@ class Run:
     meter: Meter = field(default_factory=Meter)
     cache: Path | None = None
     others: Sequence[Denoiser] = ()
+    start: Any = None
 
     def guided_teacher(self) -> Denoiser:
         """The teacher with the guidance the method bakes into its student."""

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import genkit
+from genkit import api
 from genkit.denoisers.analytic import Gaussian
 from genkit.denoisers.base import NetworkDenoiser
 from genkit.denoisers.diffusers import as_denoiser, load_denoiser
@@ -154,3 +155,17 @@ def test_a_size_that_cannot_be_is_refused_before_anything_is_made(
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="is of a student"):
         genkit.train("digits", tmp_path / "run", student_size=("width=8",))
+
+
+def test_a_teacher_goes_on_from_an_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ClassImages, "network", lambda self: MLPDenoiser(width=16, depth=1))
+    first = genkit.train("digits", tmp_path / "first", **SHORT)
+    second = genkit.train("digits", tmp_path / "second", start=first, **SHORT, lr=0.0)
+    fresh = genkit.train("digits", tmp_path / "fresh", **SHORT, lr=0.0)
+    ours, theirs, others = (each.network.state_dict() for each in (second, first, fresh))
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert not all(torch.equal(ours[key], others[key]) for key in ours)
+    assert "start" in api.read_config(tmp_path / "second" / "config.json")
+    with pytest.raises(ValueError, match="its network is not of the size or kind"):
+        genkit.train("digits", tmp_path / "third", start="emoji-teacher", **SHORT)
+    assert not (tmp_path / "third").exists()

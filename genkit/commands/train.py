@@ -22,6 +22,9 @@ class Train:
     """A data set; genkit list data shows them."""
     out: str | None = None
     """The run's folder, which must be new or empty; by default runs/METHOD."""
+    start: str | None = None
+    """An earlier teacher of such data, whose weights this one begins with: a shipped name, a
+    folder, or a hub id."""
     config: str | None = None
     """A run's config.json to run again; flags given beside it win."""
     resume: bool = False

@@ -192,3 +192,15 @@ def test_laid_rows_are_made_where_asked_for():
     laid = Laid(torch.ones(3, 2, 4), torch.tensor([[1, 2], [3, 0], [1, 1]]), 5)
     assert laid[torch.tensor([1])].sum() == 12 and laid[0:2].shape == (2, 5, 4)
     assert len(laid) == 3 and SpeechDecoder(80, 8).config["sample_size"] == 8
+
+
+def test_a_teacher_goes_on_from_an_earlier_one(teacher):
+    """Encoder and decoder both."""
+    made, _ = teacher
+    run, record = api.prepare_teacher("speech-formants", start=made, **FEW, max_steps=2)
+    kind, method = run.modality, type(run.method)
+    begun = api.fresh_denoiser(kind, method, run.settings.method, run.start).network
+    assert record["start_weights"] and torch.equal(
+        begun.text_encoder.symbol.weight, made.text_encoder.symbol.weight
+    )
+    assert torch.equal(begun.network.leave.weight, made.network.leave.weight)
