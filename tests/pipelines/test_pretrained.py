@@ -16,14 +16,12 @@ from genkit.rng import sample_generators
 HOME = pathlib.Path(genkit_pipelines.__file__).parent / "pretrained"
 NAMES = sorted(folder.name for folder in HOME.iterdir() if folder.is_dir())
 SHIPPED = {"digits-teacher", "digits-onestep", "emoji-teacher", "emoji-onestep", "speech-teacher"}
+# Whose data a package of Debian's makes, in minutes: how they speak is held to without.
+SPEAKING = {"speech-teacher"}
 # Steps of the row that is made again, where the default ones would take minutes.
-STEPS = {"emoji-teacher": 8, "speech-teacher": 4}
+STEPS = {"emoji-teacher": 8}
 # What a pipeline must do whatever its file says: the figure, and its least value.
-LEAST = {
-    "digits": ("class_accuracy", 0.97),
-    "emoji-scenes": ("follows", 0.5),
-    "speech-flite": ("gv_ratio", 0.6),
-}
+LEAST = {"digits": ("class_accuracy", 0.97), "emoji-scenes": ("follows", 0.5)}
 
 
 def test_what_is_shipped():
@@ -46,41 +44,38 @@ def test_shipped_speech_speaks_as_it_did():
 
 
 @pytest.mark.parametrize("name", NAMES)
-class TestShipped:
-    def test_has_its_record_beside_it(self, name):
-        config = json.loads((HOME / name / "config.json").read_text())
-        lines = (HOME / name / "log.jsonl").read_text().splitlines()
-        assert json.loads(lines[-1])["step"] == config["settings"]["max_steps"]
-        facts = hub.trained(genkit.Pipeline.from_pretrained(name))
-        assert facts["method"] == config["method"] and facts["data"] == config["data"]
-        teacher = config.get("teacher")
-        assert teacher is None or teacher in NAMES
-        for file in (HOME / name).rglob("*"):
-            assert file.suffix in {"", ".json", ".jsonl", ".md", ".safetensors"}
+def test_has_its_record_beside_it(name):
+    config = json.loads((HOME / name / "config.json").read_text())
+    lines = (HOME / name / "log.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["step"] == config["settings"]["max_steps"]
+    facts = hub.trained(genkit.Pipeline.from_pretrained(name))
+    assert facts["method"] == config["method"] and facts["data"] == config["data"]
+    teacher = config.get("teacher")
+    assert teacher is None or teacher in NAMES
+    for file in (HOME / name).rglob("*"):
+        assert file.suffix in {"", ".json", ".jsonl", ".md", ".safetensors"}
 
-    def test_still_makes_the_figures_of_its_metrics(self, name):
-        """fd and sw of seed 0 within 1% of the file (other machines round otherwise)."""
-        from genkit.metrics import measure
 
-        record = json.loads((HOME / name / "metrics.json").read_text())
-        pipeline = genkit.Pipeline.from_pretrained(name)
-        facts = hub.trained(pipeline)
-        try:
-            data = load(facts["data"], "test")
-        except ValueError as error:  # it is made by a package of Debian's, and says so
-            pytest.skip(str(error))
-        kind = modality(data, as_denoiser(pipeline))
-        steps = STEPS.get(name, facts["steps"])
-        own = (name, f"{facts['method']} (student)" if "teacher" in facts else facts["method"])
-        row = next(
-            row
-            for row in record["rows"]
-            if row["pipeline"] in own and row["seed"] == 0 and row["steps"] == steps
-        )
-        asked, noise = kind.asked(record["n"]), sample_generators(0, record["n"])
-        samples = kind.generate(pipeline, asked, noise, steps, row["guidance"])
-        found = measure(samples, asked, kind.reference())
-        assert found["fd"] == pytest.approx(row["fd"], rel=0.01)
-        assert found["sw"] == pytest.approx(row["sw"], rel=0.01)
-        figure, least = LEAST[facts["data"]]
-        assert found[figure] > least
+@pytest.mark.parametrize("name", sorted(set(NAMES) - SPEAKING))
+def test_still_makes_the_figures_of_its_metrics(name):
+    """fd and sw of seed 0 within 1% of the file (other machines round otherwise)."""
+    from genkit.metrics import measure
+
+    record = json.loads((HOME / name / "metrics.json").read_text())
+    pipeline = genkit.Pipeline.from_pretrained(name)
+    facts = hub.trained(pipeline)
+    kind = modality(load(facts["data"], "test"), as_denoiser(pipeline))
+    steps = STEPS.get(name, facts["steps"])
+    own = (name, f"{facts['method']} (student)" if "teacher" in facts else facts["method"])
+    row = next(
+        row
+        for row in record["rows"]
+        if row["pipeline"] in own and row["seed"] == 0 and row["steps"] == steps
+    )
+    asked, noise = kind.asked(record["n"]), sample_generators(0, record["n"])
+    samples = kind.generate(pipeline, asked, noise, steps, row["guidance"])
+    found = measure(samples, asked, kind.reference())
+    assert found["fd"] == pytest.approx(row["fd"], rel=0.01)
+    assert found["sw"] == pytest.approx(row["sw"], rel=0.01)
+    figure, least = LEAST[facts["data"]]
+    assert found[figure] > least
