@@ -269,9 +269,7 @@ def _go(run: Run, record: Mapping[str, Any], out: Path, resume: bool) -> Any:
         out,
         run.settings.trainer,
         streams=run.streams(),
-        network=lambda: fresh_denoiser(
-            run.modality, type(run.method), run.settings.method, run.start
-        ),
+        network=lambda: begun(run),
         teacher=None if teacher is None else teacher.denoiser,
         make_pairs=None if teacher is None else run.make_pairs,
         preview=run.preview(),
@@ -331,6 +329,11 @@ def read_config(file: str | os.PathLike[str]) -> dict[str, Any]:
     if "teachers" in held:
         told["teachers"] = tuple(held["teachers"])
     return told | settings
+
+
+def begun(run: Run) -> Any:
+    """The denoiser that a run without a teacher begins with."""
+    return fresh_denoiser(run.modality, type(run.method), run.settings.method, run.start)
 
 
 def fresh_denoiser(kind: Modality, method: type[Method], config: Any, start: Any = None) -> Any:

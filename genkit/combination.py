@@ -77,7 +77,7 @@ class Student:
         seed = run.settings.trainer.seed
         self.networks = Networks(
             run.method,
-            lambda: api.fresh_denoiser(run.modality, type(run.method), run.settings.method),
+            lambda: api.begun(run),
             teacher,
             seed,
             teachers=run.others,

@@ -14,9 +14,8 @@ ship() {
 command -v flite >/dev/null || { echo "flite is missing: apt-get install flite" >&2; exit 2; }
 python scripts/make_speech.py --hours 6
 # One core each: the teacher is not trained on what is heard.
-export OMP_NUM_THREADS=1
-python scripts/train_vocoder.py --out runs/vocoder &
-genkit train --data speech-flite --out runs/speech-teacher --resume --evaluate-n 0
+OMP_NUM_THREADS=1 python scripts/train_vocoder.py --out runs/vocoder &
+OMP_NUM_THREADS=1 genkit train --data speech-flite --out runs/speech-teacher --resume --evaluate-n 0
 wait $!
 python scripts/ship.py runs/speech-teacher speech-teacher --vocoder runs/vocoder/vocoder
 genkit evaluate speech-teacher --steps 1,4,20,50 -n 100 --seeds 0 --json \

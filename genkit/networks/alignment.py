@@ -57,6 +57,11 @@ def squared_score(x: Tensor, means: Tensor) -> Tensor:
     return cross - (x.square().sum(-1)[:, :, None] + means.square().sum(-1)[:, None]) / 2
 
 
+def sounding(tokens: Tensor, silent: int | None) -> Tensor:
+    """Which tokens (b, l) have frames: neither padding, which is 0, nor the `silent` one."""
+    return (tokens > 0) if silent is None else (tokens > 0) & (tokens != silent)
+
+
 @torch.no_grad()
 def sound_durations(
     x_0: Tensor, frames: Tensor, tokens: Tensor, speakers: Tensor, silent: int | None = None
@@ -67,7 +72,7 @@ def sound_durations(
     speakers: (n,) whose means are their own. silent: a token that has no frames, such as what
     stands between two words. ValueError as of `monotonic_alignment`.
     """
-    there = (tokens > 0) & (tokens != silent) if silent is not None else tokens > 0
+    there = sounding(tokens, silent)
     order = there.long().argsort(dim=1, descending=True, stable=True)  # what has frames comes first
     count = there.sum(1)
     kept = order[:, : int(count.max())]

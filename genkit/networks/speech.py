@@ -22,7 +22,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genkit.networks.alignment import spread, whole_durations
+from genkit.networks.alignment import sounding, spread, whole_durations
 from genkit.terms import mean
 
 Conditions = Mapping[str, Tensor]
@@ -123,9 +123,8 @@ class SpeechEncoder(ModelMixin, ConfigMixin):
         # The durations learn from the features without bending them (Glow-TTS, sec. 3.3).
         y = F.gelu(self.duration_norm_1(_convolved(self.duration_1, x.detach(), mask)))
         y = F.gelu(self.duration_norm_2(_convolved(self.duration_2, y, mask)))
-        durations = self.duration_out(y)[..., 0].float().exp() * (tokens > 0)
-        if self.config["silent"] is not None:
-            durations = durations * (tokens != self.config["silent"])
+        heard = sounding(tokens, self.config["silent"])
+        durations = self.duration_out(y)[..., 0].float().exp() * heard
         return torch.cat([self.means(x) * mask, x], -1), durations, voice
 
 
