@@ -1,0 +1,41 @@
+# Sourced by the scripts that ship a modality: its students, their tables, and what is shipped.
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+figures=docs/figures
+
+# ship NAME [options of ship.py]: the pipeline of runs/NAME.
+ship() {
+  python scripts/ship.py "runs/$1" "$@"
+}
+
+# students SET "METHODS" [options]: two seeds of each, and the control: the same network and pairs,
+# regressed.
+students() {
+  local set=$1 methods=$2 seed method
+  shift 2
+  for seed in 0 1; do
+    for method in $methods; do
+      genkit train-distill "$method" --teacher "$set-teacher" "$@" \
+        --out "runs/$set-$method-$seed" --seed "$seed" --resume --evaluate-n 0
+    done
+  done
+  genkit train-distill regression --teacher "$set-teacher" "$@" \
+    --out "runs/$set-regression" --resume --evaluate-n 0
+}
+
+# tables SET "METHODS" [options]: each student beside teacher and control.
+tables() {
+  local set=$1 methods=$2 seed method
+  shift 2
+  for method in $methods; do
+    for seed in 0 1; do
+      genkit evaluate "runs/$set-$method-$seed/pipeline" "$@" \
+        --beside "runs/$set-regression/pipeline" --json "$figures/$set-$method-$seed.json"
+    done
+  done
+}
+
+# deliver NAME RUN: ship runs/RUN under this name.
+deliver() {
+  rm -rf "runs/$1" && cp -r "runs/$2" "runs/$1"
+  ship "$1"
+}
