@@ -83,6 +83,9 @@ PRESETS = {
     },
     # Untuned: with the settings of their kin, or those found on the benches.
     "drifting": _STUDENT,
+    "f_distill": _MATCHING,
+    "flow_map": _STUDENT
+    | {"guidance": 1.5, "lr": 2e-3, "intervals": 8, "whole": 0.4, "instant": 0.2},
     "lcm": _STUDENT,
     "meanflow": _STUDENT
     | {"lr": 1e-3, "instant": 0.25, "time_mean": 0.0, "time_std": 1.7, "power": 0.0},
