@@ -83,7 +83,7 @@ PRESETS = {
     },
     # Untuned: with the settings of their kin, or those found on the benches.
     "drifting": _STUDENT,
-    "f_distill": _MATCHING,
+    "f_distill": _MATCHING | {"adversarial": 3e-3},
     "flow_map": _STUDENT
     | {"guidance": 1.5, "lr": 2e-3, "intervals": 8, "whole": 0.4, "instant": 0.2},
     "lcm": _STUDENT,
