@@ -5,29 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from genkit.data.short import SHORT, SHORT_ON_DIGITS
+
 # The share on seed 0 of the digits: a regression step costs a tenth of a matching one, so half of
 # the steps would leave it all but untrained. Rates on one of conditional-variance.
 _MATCHING = {"warmup_share": 0.85, "fake_turns": 2, "lr": 5e-4, "fake_lr": 1e-3}
-KNOWN: dict[str, dict[str, Any]] = {  # for all of them
+KNOWN: dict[str, dict[str, Any]] = SHORT | {  # for all of them
     # Heun's rule costs a third more for no better students of a few hundred steps.
     "consistency": {"solver": "euler", "last_intervals": 32},
     "dmd2": _MATCHING,
     "f_distill": _MATCHING,
     "msd": _MATCHING,
-    # A short chain from the teacher's step to the whole: steps of training are a thousand.
-    "flow_map": {"lr": 2e-3, "intervals": 8, "whole": 0.4, "instant": 0.2},
     # Low-rank weights take a higher rate.
     "hipa": {"lr": 3e-3, "lora": 16},
-    # A student that learns as fast as the heads outruns them, to nine times the variance.
-    "ladd": {"lr": 2e-4, "head_lr": 2e-3, "time_mean": 0.0, "penalty": 0.1},
-    # Nearly even times, most of them two: the paper's, which suit a long training, hold few steps
-    # that are nearly as long as the whole. Nor does an error weigh less for being large.
-    "meanflow": {"lr": 1e-3, "instant": 0.25, "time_mean": 0.0, "time_std": 1.7, "power": 0.0},
     # Stages are of 150 steps. Fewer stages, from 16, end no better than 16 steps of DDIM.
     "progressive": {"lr": 2e-3, "warmup": 20},
-    # A step with matching costs 3.5 times one of consistency alone (by the defaults, 6.5), so most
-    # are of that. Times of matching are even: small pictures have no need of a shift.
-    "rcm": {"tangent_warmup": 0.75, "fake_turns": 1, "lr": 1e-3, "fake_lr": 1e-3, "shift": 1.0},
     # Half of the samples teach the doublings, of which 16 steps would leave too few: a student is
     # no better than Euler's rule at so many.
     "shortcut": {"lr": 1e-3, "base_steps": 32, "long_share": 0.5},
@@ -50,8 +42,8 @@ _PAIRS = {
 OWN: dict[str, dict[str, dict[str, Any]]] = {
     "analytic-digits": _PAIRS
     | {
-        "ladd": {"lr": 1e-4},
-        "rcm": {"lr": 3e-4, "fake_lr": 3e-4},
+        "ladd": SHORT_ON_DIGITS["ladd"],
+        "rcm": SHORT_ON_DIGITS["rcm"],
         "slimflow": {"student_size": ("width=192", "depth=3"), "pair_steps": 8},
     },
     "spectral-fields": _PAIRS

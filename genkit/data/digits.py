@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from genkit.data.base import Samples
+from genkit.data.short import SHORT_ON_DIGITS
 
 SPLITS = ("train", "test", "all")
 _BATCH = {"batch_size": 256, "mixed_precision": "bf16"}
@@ -36,7 +37,7 @@ _MATCHING = _BATCH | {
     "pair_steps": 8,
 }
 # Tuned: flow_matching, consistency, reflow, dmd2. The others have the settings of their kin, or
-# those found on the analytic digits (genkit.benchmarks.presets); no run has compared others.
+# those found on the analytic digits (genkit.data.short); no run has compared others.
 PRESETS = {
     "flow_matching": _TEACHER,
     "edm": _TEACHER,
@@ -51,11 +52,7 @@ PRESETS = {
     "dmd2": _MATCHING,
     "f_distill": _MATCHING,
     "msd": _MATCHING,
-    "ladd": _BATCH | {"lr": 1e-4, "head_lr": 2e-3, "time_mean": 0.0, "penalty": 0.1},
-    "meanflow": _BATCH
-    | {"lr": 1e-3, "instant": 0.25, "time_mean": 0.0, "time_std": 1.7, "power": 0.0},
-    "rcm": _BATCH
-    | {"lr": 3e-4, "fake_lr": 3e-4, "tangent_warmup": 0.75, "fake_turns": 1, "shift": 1.0},
+    **{name: _BATCH | SHORT_ON_DIGITS[name] for name in ("ladd", "meanflow", "rcm")},
 }
 
 

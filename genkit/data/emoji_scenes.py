@@ -19,6 +19,7 @@ import torch
 
 from genkit.data.base import Samples
 from genkit.data.scenes import BACKGROUNDS, SIZES, SPLITS, Asked, caption, draw
+from genkit.data.short import SHORT
 
 HOME = Path(__file__).parent / "emoji"
 TILE = 64
@@ -84,11 +85,9 @@ PRESETS = {
     # Untuned: with the settings of their kin, or those found on the benches.
     "drifting": _STUDENT,
     "f_distill": _MATCHING | {"adversarial": 3e-3},
-    "flow_map": _STUDENT
-    | {"guidance": 1.5, "lr": 2e-3, "intervals": 8, "whole": 0.4, "instant": 0.2},
+    "flow_map": _STUDENT | SHORT["flow_map"] | {"guidance": 1.5},
     "lcm": _STUDENT,
-    "meanflow": _STUDENT
-    | {"lr": 1e-3, "instant": 0.25, "time_mean": 0.0, "time_std": 1.7, "power": 0.0},
+    "meanflow": _STUDENT | SHORT["meanflow"],
     "scm": _STUDENT,
 }
 Box = tuple[int, int]  # left, top
