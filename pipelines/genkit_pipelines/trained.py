@@ -16,13 +16,15 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from genkit import hub
-from genkit.guidance import both, guide
+from genkit.guidance import Cond, both, guide, told
 from genkit.networks.styled import mixed
 from genkit.sampling import Evaluate, Generators, sample
 from genkit.schedulers.grid import PathGrid
 
 OUTPUTS = ("pil", "np", "pt", "latent")
 AfterStep = Callable[..., dict[str, Tensor]]
+# (x, timestep, conditions by name, and the second time of a network of two) -> its raw output.
+Call = Callable[..., Tensor]
 
 
 class TrainedPipeline(DiffusionPipeline):
@@ -74,54 +76,27 @@ class TrainedPipeline(DiffusionPipeline):
             )
 
     def guided(
-        self,
-        network: Callable[..., Tensor],
-        cond: Tensor,
-        uncond: Tensor | None,
-        avoided: bool = False,
+        self, call: Call, cond: Cond, uncond: Cond | None, avoided: bool = False
     ) -> Evaluate:
-        """network(x, timestep, condition)'s raw output with guidance, in one doubled batch unless
-        the scale is 1 or there is nothing to be guided from. A network of two times is given the
-        second one after the condition.
+        """The raw output of call(x, timestep, conditions by name, second time where there is one)
+        with guidance, in one doubled batch unless the scale is 1 or there is nothing to be guided
+        from.
 
-        One that takes the scale as an input is given it, as `guidance`, and evaluated once. Where
+        A network that takes the scale as an input is told it as "w", and evaluated once. Where
         something is to be avoided, which it has not learned, it is told 1 and guided like others.
         """
         whole: Any = self
         takes = bool(whole.network.config.get("guidance_input", False))
-        doubled = cond if uncond is None else torch.cat([uncond, cond])
-
-        def told(rows: int, scale: float) -> dict[str, Tensor]:
-            return {"guidance": cond.new_full((rows,), scale, dtype=torch.float32)} if takes else {}
+        doubled = cond if uncond is None else both(cond, uncond, len(next(iter(cond.values()))))
 
         def evaluate(x: Tensor, timestep: Tensor, *second: Tensor) -> Tensor:
-            alone = uncond is None or self._guidance_scale == 1
-            if alone or (takes and not avoided):
-                return network(x, timestep, cond, *second, **told(len(x), self._guidance_scale))
+            scale = self._guidance_scale
+            if uncond is None or scale == 1 or (takes and not avoided):
+                return call(x, timestep, told(cond, scale, x) if takes else cond, *second)
             twice = [torch.cat([each, each]) for each in (x, timestep, *second)]
-            value = network(*twice[:2], doubled, *twice[2:], **told(2 * len(x), 1.0))
-            without, within = value.chunk(2)
-            return guide(within, without, self._guidance_scale)
-
-        return evaluate
-
-    def guided_by_names(
-        self,
-        call: Callable[..., Tensor],
-        network: Any,
-        cond: dict[str, Tensor],
-        uncond: dict[str, Tensor] | None,
-    ) -> Evaluate:
-        """call(network, x, timestep, conditions by name) with guidance, as `guided` has it for the
-        one condition of a picture."""
-        doubled = None if uncond is None else both(cond, uncond, len(next(iter(cond.values()))))
-
-        def evaluate(x: Tensor, timestep: Tensor) -> Tensor:
-            if doubled is None or self._guidance_scale == 1:
-                return call(network, x, timestep, cond)
-            twice = torch.cat([x, x]), torch.cat([timestep, timestep])
-            without, within = call(network, *twice, doubled).chunk(2)
-            return guide(within, without, self._guidance_scale)
+            asked = told(doubled, 1.0, twice[0]) if takes else doubled
+            without, within = call(*twice[:2], asked, *twice[2:]).chunk(2)
+            return guide(within, without, scale)
 
         return evaluate
 

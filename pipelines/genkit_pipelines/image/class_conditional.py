@@ -18,6 +18,7 @@ from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
+from genkit.denoisers.calls import class_conditional
 from genkit.sampling import Evaluate, Generators
 from genkit_pipelines.trained import AfterStep, TrainedPipeline, tensor_inputs
 
@@ -52,7 +53,8 @@ class ClassConditionalImagePipeline(TrainedPipeline):
     def _evaluation(self, labels: Tensor, style: dict[str, Tensor]) -> Evaluate:
         """The network's raw output with guidance, in one doubled batch unless the scale is 1."""
         nothing = labels.new_full((len(labels),), int(self.network.config["num_classes"]))
-        return self.guided(partial(self.network, **style), labels, nothing)
+        call = partial(class_conditional, partial(self.network, **style))
+        return self.guided(call, {"label": labels}, {"label": nothing})
 
     @torch.no_grad()
     def __call__(

@@ -18,6 +18,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from genkit.guidance import Cond
 from genkit.latents import decoded, vae_scale
 from genkit.networks.text import tokens_of
 from genkit.sampling import Evaluate, Generators
@@ -132,21 +133,21 @@ class TextToImagePipeline(TrainedPipeline):
     ) -> Evaluate:
         """The network's raw output with guidance, in one doubled batch unless the scale is 1."""
 
-        def network(
-            x: Tensor, timestep: Tensor, text: Tensor, *second: Tensor, **inputs: Tensor
-        ) -> Tensor:
-            if second:
-                inputs["second_timestep"] = second[0]
+        def network(x: Tensor, timestep: Tensor, told: Cond, *second: Tensor) -> Tensor:
+            more = {"second_timestep": second[0]} if second else {}
+            if "w" in told:
+                more["guidance"] = told["w"]
             return self.network(
                 x,
-                encoder_hidden_states=text,
+                encoder_hidden_states=told["text"],
                 timestep=timestep,
                 return_dict=False,
-                **inputs,
+                **more,
                 **style,
             )[0]
 
-        return self.guided(network, cond, uncond, avoided)
+        nothing = None if uncond is None else {"text": uncond}
+        return self.guided(network, {"text": cond}, nothing, avoided)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Latents as pictures (n, 3, h, w) in [-1, 1]."""

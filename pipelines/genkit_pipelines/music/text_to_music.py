@@ -8,6 +8,7 @@ piece, by the scheduler; then samples of them, window by window.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -157,7 +158,7 @@ class MusicPipeline(TrainedPipeline):
         shape = (*plan.shape[:2], self.network.config["in_channels"])
         dtype, generator = cond["text"].dtype, run["generator"]
         noise = self.start(shape, generator, latents, plan.device, dtype)
-        evaluate = self.guided_by_names(music, self.network, cond, uncond)
+        evaluate = self.guided(partial(music, self.network), cond, uncond)
         return self.run_sampler(
             evaluate, noise, run["steps"], generator, run["callback"], run["wanted"]
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -155,7 +156,7 @@ class TextToSpeechPipeline(TrainedPipeline):
             nothing = nothing_said(padded, bands, self.text_encoder.config["width"])
             uncond = {name: value.to(text) for name, value in nothing.items()}
         x = self.run_sampler(
-            self.guided_by_names(speech, self.network, cond, uncond),
+            self.guided(partial(speech, self.network), cond, uncond),
             noise,
             run["steps"],
             run["generator"],
