@@ -225,6 +225,7 @@ def save_pipeline(
         kept = {"format": FORMAT, "class": type(pipeline).__module__, **defaults}
         pipeline.register_to_config(_genkit=json.loads(json.dumps(kept)))
         pipeline.save_pretrained(aside)
+        _forget_origin(aside)
         parts = components(read_index(aside))
         (aside / "README.md").write_text(model_card(type(pipeline), kept, parts, card))
         _put(aside, out)
@@ -237,6 +238,14 @@ def save_pipeline(
             ) from error
         raise
     return out
+
+
+def _forget_origin(folder: FilePath) -> None:
+    """Take out of a saved pipeline where its parts were opened: a path of this machine."""
+    for file in [folder / INDEX, *folder.glob("*/config.json")]:
+        held = json.loads(file.read_text(encoding="utf-8"))
+        if held.pop("_name_or_path", None) is not None:
+            file.write_text(json.dumps(held, indent=2) + "\n", encoding="utf-8")
 
 
 def check_replaceable(out: FilePath) -> None:

@@ -352,3 +352,10 @@ def test_weights_hash_survives_saving(tmp_path):
     out = hub.save_pipeline(pipe, tmp_path / "out", {"steps": 1})
     again = genkit.Pipeline.from_pretrained(out)
     assert hub.weights_hash(again.network) == hub.weights_hash(pipe.network)
+
+
+def test_a_saved_pipeline_names_no_folder_it_was_opened_from(tmp_path):
+    first = hub.save_pipeline(pipeline(), tmp_path / "first", {"steps": 1})
+    second = hub.save_pipeline(genkit.Pipeline.from_pretrained(first), tmp_path / "second", {})
+    texts = [file.read_text() for file in second.rglob("*.json")]
+    assert texts and not any(str(tmp_path) in text for text in texts)
