@@ -58,7 +58,7 @@ def evaluate(
     such) are measured against; settings are chosen on "validation". mixed_precision: "bf16" runs
     all networks in bfloat16. student_steps: of the student, where its method trains one for any
     number; by default its own. beside: further pipelines of the same data, such as a regression on
-    the same pairs, which are measured likewise.
+    the same pairs, which are measured likewise, a student of one number of steps at that.
 
     Returns {"floor": {...}, "rows": [{"pipeline", "steps", "seed", "n", "fd", "sw", "mmd",
     "recall", "precision", "seconds_per_sample", ...}], "comparisons": [...], "spread": [...]}; what
@@ -73,7 +73,7 @@ def evaluate(
     modality, reference = _measured(student, data, label, split)
     ours = contenders(label, student, steps, guidance, student_steps)
     for each in beside:
-        ours += contenders(*_open(each), steps, guidance)
+        ours += _further(each, steps, guidance, student_steps)
     against = _recorded_teacher(student) if against is None else against
     theirs = []
     if against is not None:
@@ -229,6 +229,18 @@ def _open(pipeline: Any) -> tuple[str, Any]:
         return short_name(pipeline), Pipeline.from_pretrained(pipeline)
     facts = trained(pipeline)
     return facts.get("method") or type(pipeline).__name__, pipeline
+
+
+def _further(
+    pipeline: Any, steps: Sequence[int], guidance: Sequence[float], student_steps: Sequence[int]
+) -> list[Contender]:
+    """A pipeline beside others, which takes of their numbers of steps what it can."""
+    from genkit import catalogue
+
+    label, opened = _open(pipeline)
+    method = trained(opened).get("method", "")
+    takes = method in catalogue.methods() and catalogue.method_class(method).any_steps
+    return contenders(label, opened, steps, guidance, student_steps if takes else ())
 
 
 def short_name(pipeline: str | os.PathLike[str]) -> str:

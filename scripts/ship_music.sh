@@ -14,6 +14,6 @@ genkit train flow_matching --data music --decoder runs/music-codec/codec \
   --out runs/music-teacher --resume --evaluate-n 0
 ship music-teacher
 students music "reflow consistency" --guidance 2
-tables music "reflow consistency" -n 400 --steps 1,2,4,50 --student-steps 1,2,4
+table music "reflow consistency" -n 400 --steps 1,2,4,50 --student-steps 1,2,4
 deliver music-fewstep "music-${STUDENT:-consistency-0}"
 genkit bench music music-fewstep --data music --json "$figures/music-bench.json"

@@ -8,6 +8,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/shipping.sh"
 genkit train --data world --out runs/world-teacher --resume --evaluate-n 0
 ship world-teacher
 students world "consistency dmd2"
-tables world "consistency dmd2" -n 64 --steps 1,2,4,50
+table world "consistency dmd2" -n 64 --steps 1,2,4,50
 deliver world-onestep "world-${STUDENT:-dmd2-0}"
 genkit bench video world-onestep --json "$figures/world-bench.json"

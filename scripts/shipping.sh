@@ -22,16 +22,18 @@ students() {
     --out "runs/$set-regression" --resume --evaluate-n 0
 }
 
-# tables SET "METHODS" [options]: each student beside teacher and control.
-tables() {
-  local set=$1 methods=$2 seed method
+# table SET "METHODS" [options]: all students, the control and the teacher.
+table() {
+  local set=$1 methods=$2 seed method all=()
   shift 2
   for method in $methods; do
     for seed in 0 1; do
-      genkit evaluate "runs/$set-$method-$seed/pipeline" "$@" \
-        --beside "runs/$set-regression/pipeline" --json "$figures/$set-$method-$seed.json"
+      all+=("runs/$set-$method-$seed/pipeline")
     done
   done
+  local first=${all[0]} others
+  others=$(IFS=,; echo "${all[*]:1},runs/$set-regression/pipeline")
+  genkit evaluate "$first" "$@" --beside "$others" --json "$figures/$set-students.json"
 }
 
 # deliver NAME RUN: ship runs/RUN under this name.

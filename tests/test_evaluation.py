@@ -134,13 +134,20 @@ def test_guidance_is_swept_for_teachers_and_told_in_their_names(student: Path):
 def test_a_student_of_any_steps_takes_several_beside_other_pipelines(tiny_teacher: Path, tmp_path):
     facts = {"guidance": 1.0, "teacher": str(tiny_teacher), "data": "digits"}
     pipeline = Pipeline.from_pretrained(tiny_teacher)
-    for name, method in (("any", "consistency"), ("one", "regression")):
+    for name, method in (("any", "consistency"), ("one", "regression"), ("many", "lcm")):
         save_pipeline(pipeline, tmp_path / name, facts | {"steps": 1, "method": method})
     given = {"n": 10, "seeds": (0,), "bootstraps": 1, "quiet": True}
-    beside = (tmp_path / "one",)
+    beside = (tmp_path / "one", tmp_path / "many")
     found = evaluate(tmp_path / "any", None, (4,), **given, student_steps=(1, 2), beside=beside)
     rows = {(row["pipeline"], row["steps"]): row["sw"] for row in found["rows"]}
-    assert rows.keys() == {("tiny", 4), ("any", 1), ("any", 2), ("one", 1)}
+    assert rows.keys() == {
+        ("tiny", 4),
+        ("any", 1),
+        ("any", 2),
+        ("one", 1),
+        ("many", 1),
+        ("many", 2),
+    }
     assert rows["any", 1] == rows["one", 1] != rows["any", 2]
     # Noised again between its evaluations, as a consistency student is, and not on the ODE.
     twice = at_steps("any", Pipeline.from_pretrained(tmp_path / "any"), 2)
