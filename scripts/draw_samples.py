@@ -51,7 +51,7 @@ def main() -> None:
     }
     if isinstance(held, tuple):
         print("\n".join(held))
-    print(kind.render(rows, DOCS / facts[0]["data"]))
+    print(kind.picture(rows, DOCS / facts[0]["data"]))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Sound for a page: a spectrogram picture over a player, and rows of them as a piece of HTML."""
+"""Sound for a page: a spectrogram picture over a player, and rows of them as a piece of HTML, or
+spectrograms alone as one picture."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +32,28 @@ def spectrogram(x: Tensor, scale: int = 2) -> Any:
     pixels = table[low] * (1 - share) + table[low + 1] * share
     picture = Image.fromarray(pixels.round().to(torch.uint8).numpy())
     return picture.resize((picture.width * scale, picture.height), Image.Resampling.NEAREST)
+
+
+def sheet(parts: Mapping[str, Sequence[Tensor]], stem: Path) -> Path:
+    """Write {label: normalised log-mels (frames, bands)} to `stem`.png, a line of spectrograms
+    under each label, and return that."""
+    from PIL import Image, ImageDraw
+
+    band, gap = 14, 4
+    lines = {label: [spectrogram(mel) for mel in mels] for label, mels in parts.items()}
+    columns = [
+        max(each.width for each in column) + gap for column in zip(*lines.values(), strict=True)
+    ]
+    high = max(each.height for line in lines.values() for each in line)
+    made = Image.new("RGB", (sum(columns), (band + high) * len(lines)), "white")
+    draw = ImageDraw.Draw(made)
+    for i, (label, line) in enumerate(lines.items()):
+        draw.text((2, i * (band + high) + 1), label, fill="black")
+        for k, each in enumerate(line):
+            made.paste(each, (sum(columns[:k]), i * (band + high) + band))
+    file = stem.with_name(stem.name + ".png")
+    made.save(file, optimize=True)
+    return file
 
 
 def _data(kind: str, held: bytes) -> str:

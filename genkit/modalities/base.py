@@ -100,6 +100,10 @@ class Modality(ABC):
         """Write rows of samples {label: (n, *latent)}, one above the other, into a file named
         `stem` and the suffix of what it is; returns the file."""
 
+    def picture(self, rows: Mapping[str, Tensor], stem: Path) -> Path:
+        """As `render`, and always a picture."""
+        return self.render(rows, stem)
+
     def lasting(self, pipeline: Any, steps: int, seed: int) -> dict[str, float]:
         """Figures of one long sample, where there is something that may wear out over its length
         and `steps` are few enough to make one."""

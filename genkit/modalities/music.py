@@ -241,12 +241,12 @@ class Music(Modality):
     def render(self, rows: Mapping[str, Tensor], stem: Path) -> Path:
         """Players under spectrograms, as a piece of a page."""
         from genkit.audio import pictures
-        from genkit.audio.spectra import MUSIC, log_mel
+        from genkit.audio.spectra import MUSIC
 
         parts = []
         for name, latents in rows.items():
             sounds = self.decode(latents)
-            mels = MUSIC.normalise(log_mel(sounds, MUSIC))[:, ::2]
+            mels = _seen(sounds)
             players = [
                 pictures.player(mel, sound, f"{name} {i + 1}", MUSIC)
                 for i, (mel, sound) in enumerate(zip(mels, sounds, strict=True))
@@ -255,6 +255,13 @@ class Music(Modality):
         file = stem.with_name(stem.name + ".html")
         file.write_text(pictures.rows(parts), encoding="utf-8")
         return file
+
+    def picture(self, rows: Mapping[str, Tensor], stem: Path) -> Path:
+        from genkit.audio import pictures
+
+        return pictures.sheet(
+            {name: list(_seen(self.decode(latents))) for name, latents in rows.items()}, stem
+        )
 
     def has_reference(self) -> bool:
         return self.teacher is not None or self.codec is not None
@@ -272,6 +279,13 @@ class Music(Modality):
         """Sound through the codec and back: what it costs."""
         codec = self._needed()
         return torch.cat([self.decode(codec.encode(part)) for part in sounds.split(PART)])
+
+
+def _seen(sounds: Tensor) -> Tensor:
+    """Sounds (n, samples) as the mels (n, frames, bands) of a picture."""
+    from genkit.audio.spectra import MUSIC, log_mel
+
+    return MUSIC.normalise(log_mel(sounds, MUSIC))[:, ::2]
 
 
 def _starts(frames: int) -> list[int]:

@@ -258,6 +258,13 @@ class SpokenTexts(Modality):
         file.write_text(pictures.rows(parts), encoding="utf-8")
         return file
 
+    def picture(self, rows: Mapping[str, Tensor], stem: Path) -> Path:
+        cut = {
+            name: [mel[: int(n)] for mel, n in zip(mels, frames_of(mels), strict=True)]
+            for name, mels in rows.items()
+        }
+        return pictures.sheet(cut, stem)
+
     def has_reference(self) -> bool:
         return bool(self.held_out) and self.held_out != self.said
 
