@@ -50,7 +50,7 @@ def main() -> None:
         for label, pipeline, steps, w in wanted
     }
     if isinstance(held, tuple):
-        print("\n".join(held))
+        print(*held, sep="\n")
     print(kind.picture(rows, DOCS / facts[0]["data"]))
 
 

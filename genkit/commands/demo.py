@@ -23,7 +23,8 @@ class Demo:
     """Shipped names (genkit list pipelines), folders, or hub ids, with commas between them; by
     default the shipped ones."""
     teacher: str | None = None
-    """Likewise, of one student; by default the teacher that it was distilled from."""
+    """Likewise, of one student (the first shipped one, if none is named); by default the teacher
+    that it was distilled from."""
     port: int | None = None
     """Port of the page; by default the first free one from 7860."""
     share: bool = False
@@ -40,8 +41,14 @@ def run(argv: list[str]) -> int:
     from genkit_apps.demo import serve
 
     hide_loading_bars()
-    students = asked.student or tuple(name for name in STUDENTS if name in shipped())
-    serve(students, asked.teacher, asked.port, asked.share, asked.browser)
+    there = tuple(name for name in STUDENTS if name in shipped())
+    serve(
+        asked.student or (there[:1] if asked.teacher else there),
+        asked.teacher,
+        asked.port,
+        asked.share,
+        asked.browser,
+    )
     return 0
 
 
