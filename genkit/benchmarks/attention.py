@@ -14,12 +14,11 @@ its seconds by ours.
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import platform
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ import torch
 from genkit.benchmarks import attention_cases as cases
 from genkit.benchmarks.attention_cases import PRODUCTS, Call, Problem
 from genkit.benchmarks.latency import timed
+from genkit.benchmarks.record import write_record
 from genkit_kernels import criss_cross, full, resolve, sliding_tile, surround
 from genkit_kernels.region import Full, Region
 
@@ -308,10 +308,7 @@ def main(settings: Settings) -> list[Row]:
     if any(each["sampled"] for each in rows):
         print(f"* scaled from some {settings.dense_rows} of the queries")
     if settings.json is not None:
-        asked = {k: v for k, v in asdict(settings).items() if k not in ("json", "plot")}
-        held = {"settings": asked, "machine": where, "rows": rows}
-        Path(settings.json).parent.mkdir(parents=True, exist_ok=True)
-        Path(settings.json).write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
+        write_record(settings.json, settings, machine=where, rows=rows)
     if settings.plot is not None:
         draw(rows, Path(settings.plot))
     return rows

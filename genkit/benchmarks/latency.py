@@ -8,16 +8,14 @@ that reach the student's quality can be read off beside its figures.
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from genkit import hub
+from genkit.benchmarks.record import write_record
 from genkit.rng import sample_generators
 
 Row = dict[str, Any]
@@ -128,8 +126,4 @@ def main(settings: Settings) -> None:
             f"{row['teacher_seconds']:9.3f}   {row['times_faster']:12.1f}"
         )
     if settings.out is not None:
-        held = {"settings": asdict(settings), "threads": torch.get_num_threads(), "rows": rows}
-        Path(settings.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(settings.out).write_text(
-            json.dumps(held | {"cores": os.cpu_count()}, indent=1) + "\n", encoding="utf-8"
-        )
+        write_record(settings.out, settings, threads=torch.get_num_threads(), rows=rows)

@@ -9,15 +9,14 @@ chord agreement of real music, before and after the codec: what figures of a pip
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from genkit import hub
+from genkit.benchmarks.record import write_record
 
 Row = dict[str, Any]
 
@@ -172,6 +171,4 @@ def main(settings: Settings) -> None:
     for name, figures in found.get("ceiling", {}).items():
         print(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in figures.items()))
     if settings.json is not None:
-        told = {"settings": asdict(settings), "threads": threads, "cores": os.cpu_count()} | found
-        Path(settings.json).parent.mkdir(parents=True, exist_ok=True)
-        Path(settings.json).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        write_record(settings.json, settings, threads=threads, **found)

@@ -8,7 +8,6 @@ warm, and in a process that has just opened the pipeline and pays for what is lo
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
@@ -16,11 +15,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from genkit import hub
+from genkit.benchmarks.record import write_record
 from genkit.rng import generator, sample_generators
 
 TEXT = (
@@ -300,6 +299,4 @@ def main(settings: Settings) -> None:
     print(f"{settings.pipeline}, {os.cpu_count()} cores")
     print("\n".join(told(found)))
     if settings.json is not None:
-        held = {"settings": asdict(settings), "cores": os.cpu_count()} | found
-        Path(settings.json).parent.mkdir(parents=True, exist_ok=True)
-        Path(settings.json).write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
+        write_record(settings.json, settings, **found)

@@ -7,15 +7,14 @@ times, the parts of a frame, and how the long clip that comes of it holds (drift
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from genkit import hub
+from genkit.benchmarks.record import write_record
 
 LASTING = 1000  # frames of the clip whose endurance is told
 WARM = 20  # frames before the clock starts
@@ -174,6 +173,4 @@ def main(settings: Settings) -> None:
     for name, value in found["lasting"].items():
         print(f"{name}: {value:.4g}")
     if settings.json is not None:
-        told = {"settings": asdict(settings), "threads": threads, "cores": os.cpu_count()} | found
-        Path(settings.json).parent.mkdir(parents=True, exist_ok=True)
-        Path(settings.json).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        write_record(settings.json, settings, threads=threads, **found)
