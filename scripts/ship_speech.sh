@@ -20,6 +20,6 @@ ship speech-teacher --vocoder runs/vocoder/vocoder --guidance 1.3
 genkit evaluate speech-teacher --steps 1,4,20,50 -n 100 --seeds 0 --json \
   pipelines/genkit_pipelines/pretrained/speech-teacher/metrics.json
 students speech "consistency reflow"
-table speech "consistency reflow" -n 100 --steps 1,2,4,50 --student-steps 1,2,4
+table speech "consistency reflow" -n 100 --seeds 0 --steps 1,2,4,50 --student-steps 1,2,4
 deliver speech-onestep "speech-${STUDENT:-consistency-0}"
 genkit bench speech speech-onestep --json "$figures/speech-bench.json"
