@@ -140,6 +140,14 @@ def contenders(
     ]
 
 
+def takes_any_steps(pipeline: Any) -> bool:
+    """Whether a pipeline is a student that its method trains for any number of steps."""
+    from genkit import catalogue
+
+    facts = trained(pipeline)
+    return bool(facts.get("teacher")) and catalogue.method_class(facts["method"]).any_steps
+
+
 def at_steps(label: str, student: Any, steps: int) -> Any:
     """A student's pipeline with the sampler that its method gives one of so many steps; ValueError
     where it was trained for its own number alone."""
@@ -149,14 +157,14 @@ def at_steps(label: str, student: Any, steps: int) -> Any:
     facts = trained(student)
     if steps == facts["steps"]:
         return student
-    method = catalogue.method_class(facts["method"])
-    if not method.any_steps:
+    if not takes_any_steps(student):
         raise ValueError(
             f"{label} was trained by {facts['method']} for its own number of steps, "
             f"{facts['steps']}, alone; leave student_steps out"
         )
     loaded = as_denoiser(student)
-    config: Any = method.Config
+    method: Any = catalogue.method_class(facts["method"])
+    config = method.Config
     built = method(config(steps=steps), loaded.denoiser.path, loaded.latent)
     return _sampled_by(student, built.sampler())
 

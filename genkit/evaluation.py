@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genkit.contenders import Contender, contenders, opponents, samples
+from genkit.contenders import Contender, contenders, opponents, samples, takes_any_steps
 from genkit.hub import trained
 from genkit.modalities import Modality
 from genkit.training.config import check_precision
@@ -72,8 +72,9 @@ def evaluate(
     label, student = _open(pipeline)
     modality, reference = _measured(student, data, label, split)
     ours = contenders(label, student, steps, guidance, student_steps)
-    for each in beside:
-        ours += _further(each, steps, guidance, student_steps)
+    for further, opened in map(_open, beside):
+        numbers = student_steps if takes_any_steps(opened) else ()
+        ours += contenders(further, opened, steps, guidance, numbers)
     against = _recorded_teacher(student) if against is None else against
     theirs = []
     if against is not None:
@@ -229,18 +230,6 @@ def _open(pipeline: Any) -> tuple[str, Any]:
         return short_name(pipeline), Pipeline.from_pretrained(pipeline)
     facts = trained(pipeline)
     return facts.get("method") or type(pipeline).__name__, pipeline
-
-
-def _further(
-    pipeline: Any, steps: Sequence[int], guidance: Sequence[float], student_steps: Sequence[int]
-) -> list[Contender]:
-    """A pipeline beside others, which takes of their numbers of steps what it can."""
-    from genkit import catalogue
-
-    label, opened = _open(pipeline)
-    method = trained(opened).get("method", "")
-    takes = method in catalogue.methods() and catalogue.method_class(method).any_steps
-    return contenders(label, opened, steps, guidance, student_steps if takes else ())
 
 
 def short_name(pipeline: str | os.PathLike[str]) -> str:

@@ -9,8 +9,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/shipping.sh"
 command -v flite >/dev/null || { echo "flite is missing: apt-get install flite" >&2; exit 2; }
 python scripts/make_speech.py --hours 6
 # One core each: the teacher is not trained on what is heard.
-OMP_NUM_THREADS=1 python scripts/train_vocoder.py --out runs/vocoder &
 export OMP_NUM_THREADS=1
+python scripts/train_vocoder.py --out runs/vocoder &
 genkit train --data speech-flite --out runs/speech-first --resume --evaluate-n 0
 genkit train --data speech-flite --start runs/speech-first/pipeline --lr 3e-4 --time-mean -0.6 \
   --out runs/speech-teacher --resume --evaluate-n 0

@@ -1,5 +1,5 @@
 """Sound for a page: a spectrogram picture over a player, and rows of them as a piece of HTML, or
-spectrograms alone as one picture."""
+spectrograms alone side by side."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,26 +33,22 @@ def spectrogram(x: Tensor, scale: int = 2) -> Any:
     return picture.resize((picture.width * scale, picture.height), Image.Resampling.NEAREST)
 
 
-def sheet(parts: Mapping[str, Sequence[Tensor]], stem: Path) -> Path:
-    """Write {label: normalised log-mels (frames, bands)} to `stem`.png, a line of spectrograms
-    under each label, and return that."""
-    from PIL import Image, ImageDraw
+def lines(parts: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:
+    """{label: normalised log-mels (frames, bands)} as {label: their spectrograms side by side}, the
+    columns of all lines as wide."""
+    from PIL import Image
 
-    band, gap = 14, 4
-    lines = {label: [spectrogram(mel) for mel in mels] for label, mels in parts.items()}
+    gap = 4
+    drawn = {label: [spectrogram(mel) for mel in mels] for label, mels in parts.items()}
     columns = [
-        max(each.width for each in column) + gap for column in zip(*lines.values(), strict=True)
+        max(each.width for each in column) + gap for column in zip(*drawn.values(), strict=True)
     ]
-    high = max(each.height for line in lines.values() for each in line)
-    made = Image.new("RGB", (sum(columns), (band + high) * len(lines)), "white")
-    draw = ImageDraw.Draw(made)
-    for i, (label, line) in enumerate(lines.items()):
-        draw.text((2, i * (band + high) + 1), label, fill="black")
+    found = {}
+    for label, line in drawn.items():
+        found[label] = Image.new("RGB", (sum(columns), max(each.height for each in line)), "white")
         for k, each in enumerate(line):
-            made.paste(each, (sum(columns[:k]), i * (band + high) + band))
-    file = stem.with_name(stem.name + ".png")
-    made.save(file, optimize=True)
-    return file
+            found[label].paste(each, (sum(columns[:k]), 0))
+    return found
 
 
 def _data(kind: str, held: bytes) -> str:

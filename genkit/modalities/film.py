@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from genkit.modalities.sheet import bytes_of
+from genkit.modalities.sheet import bytes_of, write_lines
 
 RATE = 10  # frames per second of a file
 SCALE = 4  # pixels of an mp4 for one of a small frame
@@ -24,24 +24,15 @@ def has_encoder() -> bool:
 def write_strips(rows: Mapping[str, Tensor], stem: Path) -> Path:
     """Write {label: clips (n, f, c, h, w) in [-1, 1]} to `stem`.png, a line of frames a clip, and
     return that."""
-    from PIL import Image, ImageDraw
+    from PIL import Image
 
-    band, strips = 14, []
+    lines = {}
     for label, clips in rows.items():
         n, f, channels, high, wide = clips.shape
         pixels = bytes_of(clips).expand(n, f, 3, high, wide)
-        strips.append((label, pixels.permute(0, 3, 1, 4, 2).reshape(n * high, f * wide, 3)))
-    width = max(strip.shape[1] for _, strip in strips)
-    height = sum(band + strip.shape[0] for _, strip in strips)
-    sheet = Image.new("RGB", (width, height), "white")
-    draw, top = ImageDraw.Draw(sheet), 0
-    for label, strip in strips:
-        draw.text((2, top + 1), label, fill="black")
-        sheet.paste(Image.fromarray(strip.numpy()), (0, top + band))
-        top += band + strip.shape[0]
-    file = stem.with_name(stem.name + ".png")
-    sheet.save(file)
-    return file
+        strip = pixels.permute(0, 3, 1, 4, 2).reshape(n * high, f * wide, 3)
+        lines[label] = Image.fromarray(strip.numpy())
+    return write_lines(lines, stem)
 
 
 def write_clip(frames: Sequence[Any], stem: Path) -> Path:

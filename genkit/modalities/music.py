@@ -21,6 +21,7 @@ from genkit.data.music_samples import HOP, plan_of
 from genkit.denoisers.diffusers import Loaded
 from genkit.harmony import KEYS, WIDTH, Plan, planned
 from genkit.modalities.base import Modality
+from genkit.modalities.sheet import write_lines
 
 if TYPE_CHECKING:
     from genkit.metrics import Reference
@@ -259,9 +260,8 @@ class Music(Modality):
     def picture(self, rows: Mapping[str, Tensor], stem: Path) -> Path:
         from genkit.audio import pictures
 
-        return pictures.sheet(
-            {name: list(_seen(self.decode(latents))) for name, latents in rows.items()}, stem
-        )
+        mels = {name: list(_seen(self.decode(latents))) for name, latents in rows.items()}
+        return write_lines(pictures.lines(mels), stem)
 
     def has_reference(self) -> bool:
         return self.teacher is not None or self.codec is not None

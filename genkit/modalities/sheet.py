@@ -13,17 +13,22 @@ TILE = 48  # pixels a shown sample has at least, on its longer side
 
 def write_sheet(rows: Mapping[str, Tensor], stem: Path) -> Path:
     """Write {label: pictures (n, c, h, w) in [-1, 1]} to `stem`.png, and return that."""
+    return write_lines({label: _strip(samples) for label, samples in rows.items()}, stem)
+
+
+def write_lines(lines: Mapping[str, Any], stem: Path) -> Path:
+    """Write {label: a PIL image}, one below the other, each under its label, to `stem`.png, and
+    return that."""
     from PIL import Image, ImageDraw
 
-    strips = [(label, _strip(samples)) for label, samples in rows.items()]
-    band, width = 14, max(strip.width for _, strip in strips)
-    height = sum(band + strip.height for _, strip in strips)
+    band, width = 14, max(line.width for line in lines.values())
+    height = sum(band + line.height for line in lines.values())
     sheet = Image.new("RGB", (width, height), "white")
     draw, top = ImageDraw.Draw(sheet), 0
-    for label, strip in strips:
+    for label, line in lines.items():
         draw.text((2, top + 1), label, fill="black")
-        sheet.paste(strip, (0, top + band))
-        top += band + strip.height
+        sheet.paste(line, (0, top + band))
+        top += band + line.height
     file = stem.with_name(stem.name + ".png")
     sheet.save(file)
     return file

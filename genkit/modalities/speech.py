@@ -22,6 +22,7 @@ from genkit.data.base import Prompts, Samples
 from genkit.denoisers.diffusers import Loaded
 from genkit.metrics.speech import frames_of
 from genkit.modalities.base import Modality
+from genkit.modalities.sheet import write_lines
 from genkit.networks.alignment import sound_durations, spread, whole_durations
 from genkit.paths import EDM
 from genkit.phonemes import SYMBOLS, has_dictionary, ids, phonemes, sentences
@@ -263,7 +264,7 @@ class SpokenTexts(Modality):
             name: [mel[: int(n)] for mel, n in zip(mels, frames_of(mels), strict=True)]
             for name, mels in rows.items()
         }
-        return pictures.sheet(cut, stem)
+        return write_lines(pictures.lines(cut), stem)
 
     def has_reference(self) -> bool:
         return bool(self.held_out) and self.held_out != self.said

@@ -3,7 +3,8 @@
 import torch
 from PIL import Image
 
-from genkit.audio.pictures import player, rows, sheet, spectrogram
+from genkit.audio.pictures import lines, player, rows, spectrogram
+from genkit.modalities.sheet import write_lines
 
 
 def test_a_spectrogram_has_its_low_bands_at_the_bottom():
@@ -21,7 +22,8 @@ def test_a_player_needs_nothing_from_outside():
 
 def test_a_sheet_shows_every_sound_under_its_label(tmp_path):
     loud, quiet = torch.full((10, 80), 1.0), torch.full((6, 80), -1.2)
-    file = sheet({"student": [loud, quiet], "teacher": [quiet, loud]}, tmp_path / "both")
+    parts = {"student": [loud, quiet], "teacher": [quiet, loud]}
+    file = write_lines(lines(parts), tmp_path / "both")
     with Image.open(file) as picture:
         assert picture.size == (2 * (20 + 4), 2 * (14 + 80))
         ink = [sum(picture.getpixel(at)) for at in ((5, 50), (30, 50), (5, 150), (30, 150))]
