@@ -1,13 +1,13 @@
 """A causal transformer of frames, each with its own noise level and action.
 
 After Next-Frame Diffusion (arXiv 2506.01380), from its abstract and project page, as no code is
-out: attention is bidirectional within a frame and causal over frames, noise levels are drawn
-frame by frame (diffusion forcing, arXiv 2407.01392), an action enters with its frame's level by
-adaptive layer norm (arXiv 2212.09748; one projection for all blocks, as in arXiv 2310.00426). Not
-from there: a frame sees the last `context` frames only, so that a roll-out has no end; frames are
-told apart by rotary positions (arXiv 2104.09864), of which only differences count; and frames are
-pixels, 64 patches, without an autoencoder. Queries and keys are normalised. Where gradients are
-wanted attention is plain products, which have a forward derivative too.
+out: attention is bidirectional within a frame and causal over frames, noise levels are drawn frame
+by frame (diffusion forcing, arXiv 2407.01392), an action enters with its frame's level by adaptive
+layer norm (arXiv 2212.09748; one projection for all blocks, as in arXiv 2310.00426). Not from
+there: a frame sees the last `context` frames only, so that a roll-out has no end; frames, rows and
+columns are told apart by rotary positions (arXiv 2104.09864), of which only differences count; and
+frames are pixels, 64 patches, without an autoencoder. Queries and keys are normalised. Where
+gradients are wanted attention is plain products, which have a forward derivative too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from genkit.networks.frame_cache import FrameCache
 
 # (query, key, value) (b, heads, tokens, d) -> the values that are seen, of query's shape.
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-PERIOD = 100.0  # frames, of which the slowest rotation is a radian
+# Frames, and patches, of which the slowest rotation is a radian.
+PERIOD, REACH = 100.0, 10.0
 
 
 @lru_cache(maxsize=32)
@@ -71,19 +72,25 @@ def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return score.softmax(-1).to(value.dtype) @ value
 
 
-def rotation(first: int, frames: int, width: int) -> tuple[Tensor, Tensor]:
-    """(cos, sin) (frames, width / 2) of the frames from number `first` on, angles in float64."""
-    place = torch.arange(first, first + frames, dtype=torch.float64)
-    rate = PERIOD ** -(torch.arange(width // 2, dtype=torch.float64) / (width // 2))
-    angle = place[:, None] * rate
+def rotation(first: int, frames: int, grid: int, width: int) -> tuple[Tensor, Tensor]:
+    """(cos, sin) (frames grid^2, width / 2) of the tokens of the frames from number `first` on,
+    angles in float64: half of them tell frames, a quarter each rows and columns of patches."""
+    side = torch.arange(grid)
+    places = torch.cartesian_prod(torch.arange(first, first + frames), side, side).double()
+    parts = []
+    for axis, (count, period) in enumerate(
+        ((width // 4, PERIOD), (width // 8, REACH), (width // 8, REACH))
+    ):
+        rate = period ** -(torch.arange(count, dtype=torch.float64) / count)
+        parts.append(places[:, axis, None] * rate)
+    angle = torch.cat(parts, 1)
     return angle.cos(), angle.sin()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x (b, heads, tokens, d) with its first half of features turned by (tokens, d / 4) angles."""
-    quarter = cos.shape[-1]
-    a, b, rest = x[..., :quarter], x[..., quarter : 2 * quarter], x[..., 2 * quarter :]
-    return torch.cat([a * cos - b * sin, a * sin + b * cos, rest], -1)
+    """x (b, heads, tokens, d) turned by (tokens, d / 2) angles."""
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
 
 
 def normalise(x: Tensor, scale: Tensor) -> Tensor:
@@ -149,7 +156,7 @@ class CausalVideoTransformer(ModelMixin, ConfigMixin):
         patch: int = 8,
         width: int = 192,
         depth: int = 5,
-        heads: int = 3,
+        heads: int = 6,
         context: int = 8,
         context_noise: float = 0.05,
     ) -> None:
@@ -235,8 +242,7 @@ class CausalVideoTransformer(ModelMixin, ConfigMixin):
         """cos and sin of the rotations of all tokens; copies of the same frames bear one number."""
         width, weight = self.config["width"] // self.config["heads"], self.enter.weight
         cos, sin = (
-            each.to(weight).repeat(copies, 1).repeat_interleave(self.grid**2, 0)
-            for each in rotation(first, frames, width // 2)
+            each.to(weight).repeat(copies, 1) for each in rotation(first, frames, self.grid, width)
         )
         return cos, sin
 

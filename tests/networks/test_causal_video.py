@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from genkit.networks.causal_video import CausalVideoTransformer, attend_by_frame, frame_mask
+from genkit.networks.causal_video import (
+    CausalVideoTransformer,
+    attend_by_frame,
+    frame_mask,
+    rotate,
+    rotation,
+)
 from genkit.networks.frame_cache import FrameCache
 
 
@@ -38,6 +44,22 @@ def test_a_network_of_the_default_size_has_64_tokens_a_frame():
 def test_masks():
     assert frame_mask(3, 0, 8).int().tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     assert frame_mask(2, 2, 2).int().tolist() == [[1, 1, 1, 0], [0, 1, 1, 1]]
+
+
+def test_only_differences_of_frame_row_and_column_count():
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 1, 1, 1, 16).double()
+    turned = [
+        rotate(each.expand(-1, -1, 27, -1), *rotation(5, 3, 3, 16))[0, 0].view(3, 3, 3, 16)
+        for each in (q, k)
+    ]
+    score = torch.einsum("ijkd,lmnd->ijklmn", *turned)
+    for i, j, m in ((0, 0, 0), (1, 1, 1), (0, 1, 0), (1, 0, 1)):
+        there = score[1, 0, 1, i, j, m]
+        assert torch.allclose(score[2, 1, 1, i + 1, j + 1, m], there)
+        assert torch.allclose(score[1, 1, 1, i, j + 1, m], there)
+    # Each of the three is told apart.
+    assert len({round(float(x), 6) for x in score[0, 0, 0].flatten()}) == 27
 
 
 FORCED = [[1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [0, 1, 1, 0, 0, 0]]
