@@ -2,11 +2,12 @@
 
     python scripts/train_music_codec.py --data music --out runs/music-codec --steps 4000
 
-DATA is a data set of music or a folder of it. First the STFT loss of several resolutions and the L1
-of log-mels (`--alone` of the steps), then small discriminators with them; the encoder learns
-throughout, its latents held near a unit Gaussian. Everything is drawn from (seed, step): a stopped
-run goes on from its last checkpoint. The result, `OUT/codec`, goes to `genkit train --decoder
-OUT/codec`. The log-mel distance of held-out pieces is printed.
+DATA is a data set of music or a folder of it. First the STFT loss of several resolutions, up to
+windows of 372 ms that tell semitones apart, and the L1 of log-mels (`--alone` of the steps), then
+small discriminators with them; the encoder learns throughout, its latents held near a unit
+Gaussian. Everything is drawn from (seed, step): a stopped run goes on from its last checkpoint. The
+result, `OUT/codec`, goes to `genkit train --decoder OUT/codec`. The log-mel distance of held-out
+pieces is printed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from genkit.audio.spectra import MUSIC, log_mel
 from genkit.data import load
 from genkit.data.base import Samples
 from genkit.networks.discriminators import (
+    SIZES,
     Discriminators,
     discriminator_loss,
     generator_loss,
@@ -33,6 +35,8 @@ from genkit.networks.discriminators import (
 )
 from genkit.networks.music_codec import LATENT, MusicCodec
 
+# 5.4 and 2.7 Hz a bin: below 700 Hz, where chords are heard, semitones are 3 to 40 Hz apart.
+LONG = (*SIZES, (4096, 1024), (8192, 2048))
 MEL, FEATURE = 15.0, 2.0  # weights beside the STFT loss and the adversarial one
 JUDGED = 8192  # samples of a crop that judges see, who cost more than all the rest
 
@@ -64,7 +68,7 @@ def step_losses(
     """({name: the codec's losses}, made samples, real ones)."""
     made, real, divergence = rebuilt(codec, audio, rng)
     near = (log_mel(made, MUSIC) - log_mel(real, MUSIC)).abs().mean() / (2 * MUSIC.std)
-    losses = {"stft": stft_loss(made, real).mean(), "mel": MEL * near, "kl": kl * divergence}
+    losses = {"stft": stft_loss(made, real, LONG).mean(), "mel": MEL * near, "kl": kl * divergence}
     if judged:
         fooled, features = generator_loss(judges(real[:, :JUDGED]), judges(made[:, :JUDGED]))
         losses |= {"adversarial": fooled.mean(), "features": FEATURE * features.mean()}

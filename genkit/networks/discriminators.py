@@ -59,14 +59,14 @@ class Discriminators(nn.Module):
         return found
 
 
-def stft_loss(made: Tensor, real: Tensor) -> Tensor:
-    """Spectral convergence and L1 of log magnitudes per sample (b,), the mean over SIZES."""
+def stft_loss(made: Tensor, real: Tensor, sizes: Sequence[tuple[int, int]] = SIZES) -> Tensor:
+    """Spectral convergence and L1 of log magnitudes per sample (b,), the mean over sizes."""
     total = made.new_zeros(len(made))
-    for size in SIZES:
+    for size in sizes:
         a, b = stft(made, *size).abs().clamp(min=1e-5), stft(real, *size).abs().clamp(min=1e-5)
         far = (a - b).flatten(1).norm(dim=1) / b.flatten(1).norm(dim=1).clamp(min=1e-3)
         total = total + far + (a.log() - b.log()).abs().flatten(1).mean(1)
-    return total / len(SIZES)
+    return total / len(sizes)
 
 
 Judged = Sequence[tuple[Tensor, list[Tensor]]]
