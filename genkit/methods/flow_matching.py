@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from genkit import guidance, terms
 from genkit.denoisers.base import Denoiser, NetworkDenoiser
 from genkit.methods import base
@@ -43,8 +41,7 @@ class Method(base.Method):
         """For sequences: the share of batches in which a frame sees the others clean, as it does
         when it is sampled, instead of noised like itself."""
         alone: float = 0.0
-        """For sequences: the share of batches of which every frame is a first one, with nothing
-        before it. A sequence has but one such frame, and what that lacks all later ones lack."""
+        """For sequences: the share of batches of which every frame is a first one."""
         steps: int = 50
         """Evaluations the delivered pipeline takes by default."""
         dimensions: float | None = None
@@ -62,17 +59,14 @@ class Method(base.Method):
         if self.config.drop and self.uncond is not None:
             cond = guidance.drop(cond, self.uncond, self.config.drop, rng)
         student, mask = roles["student"], batch["data"].get("mask")
-        alone = self._drawn(self.config.alone, rng)
-        if alone:
-            if self.levels < 2:
-                raise ValueError("alone is for sequences of frames, these are none; leave it at 0")
-            x_0, cond = _apart(x_0), {name: _apart(value) for name, value in cond.items()}
+        x_0, cond, alone = self.first_frames(x_0, cond, self.config.alone, rng)
         eps = self.path.noise(x_0.shape, rng)
         # Not 0: the velocity of a prediction of x_0 divides by sigma.
         times = TIMES[self.config.time](self.path, x_0.shape[: self.levels], rng)
         t = times.clamp(min=1e-4)
         x_t = self.path.add_noise(x_0, eps, t)
-        if not alone and self._drawn(self.config.forced, rng):
+        forced = self.config.forced > 0 and rng.integer(0, 1000) < 1000 * self.config.forced
+        if forced and not alone:
             cond = student.given(x_0, cond, eps)
         velocity = student.predict(x_t, t, cond, "velocity")
         loss = terms.flow_matching(
@@ -80,14 +74,5 @@ class Method(base.Method):
         )
         return {"total": loss.mean()}
 
-    @staticmethod
-    def _drawn(share: float, rng: Rng) -> bool:
-        return share > 0 and rng.integer(0, 1000) < 1000 * share
-
     def sampler(self) -> Sampler:
         return Sampler(steps=self.config.steps)
-
-
-def _apart(x: Tensor) -> Tensor:
-    """Sequences (b, f, ...) as b f sequences of one frame."""
-    return x.flatten(0, 1).unsqueeze(1)

@@ -56,28 +56,27 @@ def test_flow_matching_rests_at_the_truth_whatever_the_past(forced):
     assert slope(method, RHO + 0.1, stage) > 5 * abs(there)
 
 
-def test_a_share_of_batches_is_of_first_frames_alone():
-    seen, student = [], autoregressive(RectifiedFlow(), RHO)
-    plain = student.predict
-    student.predict = lambda x, t, *rest: seen.append(x) or plain(x, t, *rest)
-    method = method_of(flow_matching, drop=0.0, alone=0.5, forced=1.0)
+@pytest.mark.parametrize("module", [flow_matching, consistency])
+def test_a_share_of_batches_is_of_first_frames_alone(module):
+    seen, method = [], method_of(module, alone=0.5)
+    roles = Roles({n: autoregressive(method.path, RHO) for n in ("student.target", "teacher")})
+    roles["student"] = autoregressive(method.path, RHO)
+    plain = roles["student"].predict
+    roles["student"].predict = lambda x, *rest: seen.append(x) or plain(x, *rest)
     for seed in range(20):
-        batch = {"data": data(3)}
-        loss = method.loss(Roles({"student": student}), batch, Moment(Stage("t"), 0, 1), Rng(seed))
-        assert loss["total"].isfinite()
+        moment = Moment(method.stages()[0], 0, 1)
+        assert method.loss(roles, {"data": data(3)}, moment, Rng(seed))["total"].isfinite()
     shapes = [tuple(x.shape[:2]) for x in seen]
     assert set(shapes) == {(3, FRAMES), (3 * FRAMES, 1)}
     assert 5 <= shapes.count((3, FRAMES)) <= 15
 
 
 def test_samples_without_frames_have_no_first_one():
-    method = flow_matching.Method(
-        flow_matching.Method.Config(drop=0.0, alone=1.0), RectifiedFlow(), (1, 1, 1)
-    )
+    method = method_of(flow_matching, alone=1.0)
+    method.levels = 1
     roles = Roles({"student": autoregressive(method.path, RHO)})
-    batch = {"data": {"x_0": torch.zeros(2, 1, 1, 1), "cond": {}}}
     with pytest.raises(ValueError, match="alone is for sequences"):
-        method.loss(roles, batch, Moment(Stage("t"), 0, 1), Rng(0))
+        method.loss(roles, {"data": data(3)}, Moment(Stage("t"), 0, 1), Rng(0))
 
 
 def test_levels_are_independent():
