@@ -1,6 +1,6 @@
 """Train the small autoencoder of music on a data set: sound to 21.5 latents a second, and back.
 
-    python scripts/train_music_codec.py --data music --out runs/music-codec --steps 4000
+    python scripts/train_music_codec.py --data music --out runs/music-codec --steps 7000
 
 DATA is a data set of music or a folder of it. First the STFT loss of several resolutions, up to
 windows of 372 ms that tell semitones apart, and the L1 of log-mels (`--alone` of the steps), then
@@ -136,8 +136,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="music", help="a data set of music, or a folder")
     parser.add_argument("--out", type=Path, default=Path("runs/music-codec"))
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--alone", type=float, default=0.75, help="share without discriminators")
+    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--alone", type=float, default=0.9, help="share without discriminators")
     parser.add_argument("--batch", type=int, default=6)
     parser.add_argument("--frames", type=int, default=32, help="latents of a crop, but for edges")
     parser.add_argument("--channels", type=int, default=32)
