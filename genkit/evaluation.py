@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 # Columns of the table and figures compared between seeds, where the data set's rows hold them.
 OWN = ("follows", "obeys", "kurtosis", "word_error", "mcd", "gv_ratio", "length_error")
 OWN += ("key", "tempo", "chords")
-# Of one long sample: at its end, and at its beginning.
-LONG = ("lasting_obeys_last", "lasting_drift_first", "lasting_drift_last")
-SHOWN = (*OWN, *LONG, "fd", "sw", "mmd", "recall", "precision", "seconds_per_sample")
+# Of samples that go on from a true beginning, and of one long one: at its end and its beginning.
+FURTHER = ("continued_obeys", "lasting_obeys_last", "lasting_drift_first", "lasting_drift_last")
+SHOWN = (*OWN, *FURTHER, "fd", "sw", "mmd", "recall", "precision", "seconds_per_sample")
 SPREAD = (*OWN, "fd", "sw", "mmd", "kid", "recall")
 
 
@@ -115,7 +115,7 @@ def figures(
             {"pipeline": who.label, "steps": who.steps, "seed": seed}
             | measure(x, asked, reference)
             | {"seconds_per_sample": seconds, "guidance": who.guidance}
-            | (modality.lasting(who.pipeline, who.steps, seed) if seed == seeds[0] else {})
+            | (modality.further(who.pipeline, who.steps, seed) if seed == seeds[0] else {})
         )
     comparisons = [
         _compared(mine, other, seed, drawn, reference, bootstraps)

@@ -97,6 +97,7 @@ def test_evaluate(runs, student, monkeypatch):
 
     monkeypatch.setattr(references, "CLIPS", 12)
     monkeypatch.setattr(actions, "LASTING", 40)
+    monkeypatch.setattr(actions, "PART", 4)
     monkeypatch.setitem(
         references.REFERENCES, "world", lambda split: references.world_reference(split, 12)
     )
@@ -105,6 +106,7 @@ def test_evaluate(runs, student, monkeypatch):
     for row in found["rows"]:
         assert 0 <= row["obeys"] <= 1 and row["kurtosis"] > 0
         assert row["lasting_frames"] == 40 and row["lasting_worst"] > 0
+        assert 0 <= row["continued_obeys"] <= row["continued_boat"] <= 1
     assert len(found["comparisons"]) == 1
 
 

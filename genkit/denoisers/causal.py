@@ -71,8 +71,10 @@ class CausalDenoiser(NetworkDenoiser):
         steps: int | None = None,
         generator: Generators = None,
         callback: Callable[[int, Tensor, Tensor], Tensor] | None = None,
+        clips: Rollout | None = None,
     ) -> Tensor:
-        """Roll-outs (b, f, ...) from noise (b, f, ...): frame by frame, each by `scheduler`.
+        """Roll-outs (b, f, ...) from noise (b, f, ...): frame by frame, each by `scheduler`, behind
+        what there is of `clips`.
 
         ValueError for a callback after every step, which a whole roll-out has none of.
         """
@@ -81,7 +83,7 @@ class CausalDenoiser(NetworkDenoiser):
                 "a roll-out is made frame by frame, and has no points on the way of the whole; "
                 "learn its end alone (steps 1)"
             )
-        clips, frames = self.rollout(len(noise)), []
+        clips, frames = clips or self.rollout(len(noise)), []
         for i in range(noise.shape[1]):
             eps, now = noise[:, i : i + 1], frame_of(cond, i)
             frames.append(clips.frame(eps, now, scheduler, steps, generator))
@@ -153,6 +155,11 @@ class Rollout:
             past = denoiser.context(x_0, eps)
             denoiser.raw(past, denoiser._context_time(past), self.seen(cond))
             self.cache.commit(x_0.shape[1])
+
+    def begin(self, x_0: Tensor, eps: Tensor, cond: Cond) -> None:
+        """Let frames x_0 (b, k, ...) be the first, written one by one as a roll-out's are."""
+        for i in range(x_0.shape[1]):
+            self.write(x_0[:, i : i + 1], eps[:, i : i + 1], frame_of(cond, i))
 
     def back(self, length: int) -> None:
         """Take back all frames but the first `length`."""

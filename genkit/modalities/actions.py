@@ -15,6 +15,7 @@ from genkit.data import load
 from genkit.data.base import Samples
 from genkit.modalities.base import Modality
 from genkit.modalities.film import write_strips
+from genkit.rng import sample_generators
 
 PART = 32  # clips made at once, whose past is kept
 LASTING = 1000  # frames of the long clip in which a few-step pipeline shows whether it drifts
@@ -90,20 +91,47 @@ class ActionClips(Modality):
         ]
         return torch.cat(parts)
 
-    def lasting(self, pipeline: Any, steps: int, seed: int) -> dict[str, float]:
-        """How a clip of LASTING frames holds, for a pipeline of few steps."""
+    def further(self, pipeline: Any, steps: int, seed: int) -> dict[str, float]:
+        """How held-out clips are continued, and, for a pipeline of few steps, how one of LASTING
+        frames holds."""
         from genkit.metrics.clips import endurance
 
+        real = load(self.name, "test")
+        found = self._continued(real, pipeline, steps, seed)
         if steps > LASTING_STEPS:
-            return {}
+            return found
         actions = long_actions(self.asked(LASTING // self.latent[0] + 1), LASTING)
-        pipeline.reset(seed)
+        pipeline.reset(seed, _shown(real.x_0[:1]), real.cond["action"][0].tolist())
         frames = pipeline.rollout(actions, steps, output_type="latent").frames[0].clamp(-1, 1)
-        real = load(self.name, "test").x_0[:50].flatten(0, 1)
-        return {f"lasting_{k}": v for k, v in endurance(frames, actions, real).items()}
+        held = endurance(frames, actions, real.x_0[:50].flatten(0, 1))
+        return found | {f"lasting_{name}": value for name, value in held.items()}
+
+    def _continued(self, real: Samples, pipeline: Any, steps: int, seed: int) -> dict[str, float]:
+        """Obedience in the first frames after held-out clips: what a frame does with what there
+        was, whatever a pipeline makes of a beginning."""
+        from genkit.metrics.tracker import obeyed
+
+        begun, led = real.x_0[:PART], real.cond["action"][:PART]
+        told = self.asked(2 * PART)[PART:]
+        frames = pipeline(
+            told.tolist(),
+            steps,
+            generator=sample_generators(seed, PART),
+            output_type="latent",
+            frames=_shown(begun),
+            frame_actions=led.tolist(),
+        ).frames
+        clips = torch.cat([begun[:, -1:], frames.float().cpu()], 1)
+        obeys, boat = obeyed(clips, torch.cat([led[:, -1:], told], 1))
+        return {"continued_obeys": obeys, "continued_boat": boat}
 
     def render(self, rows: Mapping[str, Tensor], stem: Path) -> Path:
         return write_strips(rows, stem)
+
+
+def _shown(frames: Tensor) -> Tensor:
+    """Frames in [-1, 1] as a pipeline is given them."""
+    return (frames + 1) / 2
 
 
 def long_actions(strings: Tensor, frames: int) -> list[int]:

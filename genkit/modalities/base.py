@@ -104,9 +104,9 @@ class Modality(ABC):
         """As `render`, and always a picture."""
         return self.render(rows, stem)
 
-    def lasting(self, pipeline: Any, steps: int, seed: int) -> dict[str, float]:
-        """Figures of one long sample, where there is something that may wear out over its length
-        and `steps` are few enough to make one."""
+    def further(self, pipeline: Any, steps: int, seed: int) -> dict[str, float]:
+        """Figures of samples that are made otherwise than `generate` does: of one that goes on from
+        a true beginning, or of a long one, where something may wear out over its length."""
         return {}
 
     def decode(self, latent: Tensor) -> Tensor:

@@ -158,7 +158,7 @@ class CausalVideoTransformer(ModelMixin, ConfigMixin):
         depth: int = 5,
         heads: int = 6,
         context: int = 8,
-        context_noise: float = 0.05,
+        context_noise: float = 0.2,
     ) -> None:
         super().__init__()
         self.grid, features = sample_size // patch, in_channels * patch**2

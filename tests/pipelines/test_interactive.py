@@ -127,6 +127,43 @@ def test_a_game_goes_on_from_a_clip(pipeline):
     assert not torch.equal(pipeline.step(1, output_type="latent"), one)
 
 
+def test_clips_go_on_from_given_ones_each_by_itself(pipeline):
+    given = torch.rand(3, 6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    led = [[0] * 6, [1] * 6, [2] * 6]
+
+    def made(rows, **told):
+        noise = [sample_generators(0, 3)[i] for i in rows]
+        strings = [list(STRINGS[i]) for i in rows]
+        return pipeline(strings, generator=noise, output_type="latent", **told).frames
+
+    whole = made([0, 1, 2], frames=given, frame_actions=led)
+    assert whole.shape == (3, 8, 3, 16, 16)
+    for i in range(3):
+        single = made([i], frames=given[i], frame_actions=led[i])
+        assert (single - whole[i : i + 1]).abs().max() < 1e-5
+    assert not torch.allclose(made([0], frames=given[0]), whole[:1])
+    assert not torch.allclose(made([0], frames=given[1], frame_actions=led[0]), whole[:1])
+    one_for_all = made([0, 1, 2], frames=given[0], frame_actions=led[0])
+    assert (one_for_all[:1] - whole[:1]).abs().max() < 1e-5
+    assert not torch.allclose(one_for_all[1], whole[1])
+
+
+def test_a_clip_that_goes_on_sees_what_a_longer_one_would(pipeline):
+    """Six frames given, then one: as the seventh of seven denoised with the six before it."""
+    given = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(1, 1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    drawn = torch.Generator().manual_seed(2)
+    made = pipeline([3], latents=noise, generator=drawn, output_type="latent", frames=given).frames
+    eps = torch.randn(1, 6, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    denoiser, x_0 = pipeline.denoiser, 2 * given[None] - 1
+    action = torch.tensor([[5] * 6 + [3]])
+    both = torch.cat([x_0, noise], 1)
+    seen = denoiser.given(both, {"action": action}, torch.cat([eps, noise], 1))
+    with torch.no_grad():
+        x_1 = denoiser.predict(both, torch.ones(1, 7), seen, "x_0")[:, -1:]
+    assert (made - x_1).abs().max() < 1e-5
+
+
 @pytest.mark.parametrize("action", [5, -1, "up", True, 1.5])
 def test_an_unknown_action_is_one_sentence_and_harms_nothing(pipeline, action):
     whole = play(pipeline, [1, 2, 3])
@@ -164,6 +201,10 @@ def test_bad_input_is_one_sentence(pipeline):
         pipeline.reset(0, torch.rand(2, 3, 16, 16))
     with pytest.raises(ValueError, match="2 actions for 4 frames"):
         pipeline.reset(0, torch.rand(4, 3, 16, 16), [1, 2])
+    with pytest.raises(ValueError, match="2 clips are given for 3"):
+        pipeline([[1]] * 3, frames=torch.rand(2, 4, 3, 16, 16))
+    with pytest.raises(ValueError, match="4 actions for 5 frames"):
+        pipeline([1], frames=torch.rand(5, 3, 16, 16), frame_actions=[[1] * 4])
     with pytest.raises(ValueError, match="there are no actions"):
         pipeline([])
     with pytest.raises(ValueError, match="several lengths"):

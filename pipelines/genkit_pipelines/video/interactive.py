@@ -101,11 +101,9 @@ class InteractiveVideoPipeline(TrainedPipeline):
         """
         clip = self.denoiser.rollout(1, slack=self._ahead + 1)
         if frames is not None:
-            x, told = self._given(frames, actions)
+            x, told = self._given(frames, actions, 1)
             eps = torch.cat([self._noise(seed, -1 - i)[0] for i in range(x.shape[1])], 1)
-            for i in range(x.shape[1]):
-                now = {"action": told[:, i : i + 1]}
-                clip.write(x[:, i : i + 1], eps[:, i : i + 1], now)
+            clip.begin(x, eps, told)
         self._game = Game(clip, seed)
 
     def step(
@@ -195,21 +193,37 @@ class InteractiveVideoPipeline(TrainedPipeline):
         eps = torch.randn((1, 1, config["in_channels"], size, size), generator=drawn)
         return eps.to(self._execution_device, self.network.dtype), drawn
 
-    def _given(self, frames: Any, actions: Sequence[int] | None) -> tuple[Tensor, Tensor]:
-        """(frames (1, f, c, h, w) in [-1, 1], actions (1, f))."""
+    def _given(self, frames: Any, actions: Any, many: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """(frames (many, f, c, h, w) in [-1, 1], their conditions), of one clip or so many."""
         config = self.network.config
         size, context = config["sample_size"], config["context"]
-        if len(frames) < context:
-            raise ValueError(
-                f"the clip has {len(frames)} frames; give at least the {context} that a frame sees"
-            )
         read: Any = self.video_processor.preprocess_video(frames, height=size, width=size)
         x = read.transpose(1, 2).to(self._execution_device, self.network.dtype)
-        unknown = [int(config["num_actions"])] * len(frames)
-        told = unknown if actions is None else self.check_actions(actions)
-        if len(told) != len(frames):
-            raise ValueError(f"{len(told)} actions for {len(frames)} frames; give one for each")
-        return x, torch.tensor([told], device=x.device)
+        clips, length = x.shape[:2]
+        if clips not in (1, many):
+            raise ValueError(f"{clips} clips are given for {many}; give one, or one for each")
+        if length < context:
+            raise ValueError(
+                f"the clip has {length} frames; give at least the {context} that a frame sees"
+            )
+        strings = [[int(config["num_actions"])] * length]
+        if actions is not None:
+            strings = self._strings(actions)
+            if len(strings[0]) != length or len(strings) not in (1, many):
+                raise ValueError(
+                    f"{len(strings[0])} actions for {length} frames; give one for each frame, of "
+                    "one clip or of every clip"
+                )
+        told = torch.tensor(strings, device=x.device).expand(many, -1)
+        return x.expand(many, -1, -1, -1, -1), {"action": told}
+
+    def _strings(self, actions: Any) -> list[list[int]]:
+        """Strings of actions, equally long, of one or several."""
+        several: Any = actions if actions and isinstance(actions[0], Sequence) else [actions]
+        strings = [self.check_actions(each) for each in several]
+        if len({len(each) for each in strings}) > 1:
+            raise ValueError("the strings of actions are of several lengths; give equal ones")
+        return strings
 
     # ---- Whole clips --------------------------------------------------------------------------
 
@@ -223,9 +237,13 @@ class InteractiveVideoPipeline(TrainedPipeline):
         latents: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
+        frames: Any = None,
+        frame_actions: Sequence[int] | Sequence[Sequence[int]] | None = None,
     ) -> Any:
         """A clip for each string of actions (all equally long), or for the only one.
 
+        frames: what the clips go on from, which is no part of the result: a clip as `reset` takes
+        it, for all, or (n, f, ...), one for each. frame_actions: that led to them.
         num_inference_steps: of a frame; None means as trained. num_images_per_prompt: clips for
         each string. generator: one, or a list with one per clip, which makes a clip independent of
         the others. latents: unit noise (n, f, channels, size, size). output_type: "pil", "np" (n,
@@ -234,21 +252,23 @@ class InteractiveVideoPipeline(TrainedPipeline):
         ValueError for an unknown action, strings of several lengths, and as other pipelines' calls.
         """
         self.check_call(num_images_per_prompt, output_type, ())
-        strings: Any = actions if actions and isinstance(actions[0], Sequence) else [actions]
-        strings = [self.check_actions(each) for each in strings]
-        if len({len(each) for each in strings}) > 1:
-            raise ValueError("the strings of actions are of several lengths; give equal ones")
         steps = self.trained_steps(num_inference_steps)
-        told = torch.tensor(strings, device=self._execution_device)
+        told = torch.tensor(self._strings(actions), device=self._execution_device)
         told = told.repeat_interleave(num_images_per_prompt, 0)
         config = self.network.config
         size = config["sample_size"]
         shape = (*told.shape, config["in_channels"], size, size)
         noise = self.start(shape, generator, latents, told.device, self.network.dtype)
-        x = self.denoiser.sample(noise, {"action": told}, self.scheduler, steps, generator)
-        frames = self._shown(x, output_type)
+        denoiser, clips = self.denoiser, None
+        if frames is not None:
+            x, led = self._given(frames, frame_actions, len(noise))
+            clips = denoiser.rollout(len(noise))
+            clips.begin(x, self.start(x.shape, generator, None, x.device, x.dtype), led)
+        cond = {"action": told}
+        x = denoiser.sample(noise, cond, self.scheduler, steps, generator, clips=clips)
+        shown = self._shown(x, output_type)
         self.maybe_free_model_hooks()
-        return VideoPipelineOutput(frames=frames) if return_dict else (frames,)
+        return VideoPipelineOutput(frames=shown) if return_dict else (shown,)
 
     def _shown(self, x: Tensor, output_type: str) -> Any:
         if output_type == "latent":
