@@ -3,6 +3,9 @@
 # the table of docs/music.md. Needs apt-get install fluidsynth timgm6mb-soundfont.
 #
 #     bash scripts/ship_music.sh           about six hours on one core, every step resumes
+#
+# It has not run whole. The shipped teacher is of two runs on end (--start), of 857 and 3,800 steps,
+# and its codec's windows of 186 and 372 ms came in after 4,000 of 7,000 steps.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/shipping.sh"
 
