@@ -199,6 +199,8 @@ def test_a_failed_step_leaves_the_game_as_it_was(pipeline, when, monkeypatch):
 def test_bad_input_is_one_sentence(pipeline):
     with pytest.raises(ValueError, match="the clip has 2 frames; give at least the 3"):
         pipeline.reset(0, torch.rand(2, 3, 16, 16))
+    with pytest.raises(ValueError, match="the clip has no frames; give at least the 3"):
+        pipeline.reset(0, [])
     with pytest.raises(ValueError, match="2 actions for 4 frames"):
         pipeline.reset(0, torch.rand(4, 3, 16, 16), [1, 2])
     with pytest.raises(ValueError, match="2 clips are given for 3"):

@@ -197,15 +197,16 @@ class InteractiveVideoPipeline(TrainedPipeline):
         """(frames (many, f, c, h, w) in [-1, 1], their conditions), of one clip or so many."""
         config = self.network.config
         size, context = config["sample_size"], config["context"]
+        least = f"give at least the {context} that a frame sees"
+        if not len(frames):
+            raise ValueError(f"the clip has no frames; {least}")
         read: Any = self.video_processor.preprocess_video(frames, height=size, width=size)
         x = read.transpose(1, 2).to(self._execution_device, self.network.dtype)
         clips, length = x.shape[:2]
         if clips not in (1, many):
             raise ValueError(f"{clips} clips are given for {many}; give one, or one for each")
         if length < context:
-            raise ValueError(
-                f"the clip has {length} frames; give at least the {context} that a frame sees"
-            )
+            raise ValueError(f"the clip has {length} frames; {least}")
         strings = [[int(config["num_actions"])] * length]
         if actions is not None:
             strings = self._strings(actions)
