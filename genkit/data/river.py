@@ -67,7 +67,7 @@ class States:
     actions (n, f) int64: action i leads to frame i. boat, balloon (n, f, 2): centres (x, y) int64.
     wind (n, f) in pixels a frame. banks (n, SIZE + SCROLL (f - 1), 2) int64: pixels of land on the
     left and on the right, by rows of the river; frame i shows rows SCROLL i .. SCROLL i + SIZE - 1,
-    the last of them at the top.
+    the last of them at the top. since (n,) int64: the first frame in which the boat is drawn.
     """
 
     actions: np.ndarray
@@ -75,6 +75,7 @@ class States:
     balloon: np.ndarray
     wind: np.ndarray
     banks: np.ndarray
+    since: np.ndarray
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -95,7 +96,8 @@ def simulate(starts: np.ndarray, actions: np.ndarray, seed: int) -> States:
     draws = rng.random_sample((n, 5 * f + 2 * rows + 6))
     own, river, first = np.split(draws, [5 * f, 5 * f + 2 * rows], axis=1)
     balloon, wind = _balloon(own.reshape(n, 5, f), first)
-    return States(actions, _boat(starts, actions), balloon, wind, _banks(river, first, rows))
+    banks, since = _banks(river, first, rows), np.zeros(n, dtype=np.int64)
+    return States(actions, _boat(starts, actions), balloon, wind, banks, since)
 
 
 def _boat(starts: np.ndarray, actions: np.ndarray) -> np.ndarray:
@@ -148,9 +150,11 @@ def draw(states: States) -> Tensor:
     """Frames (n, f, 3, SIZE, SIZE) float32 in [-1, 1]."""
     n, f = states.actions.shape
     index = _terrain(states, n, f)
-    for (offsets, colours), centres in ((BALLOON, states.balloon), (BOAT, states.boat)):
-        place = centres.reshape(n * f, 1, 2) + offsets
-        index[np.arange(n * f)[:, None], place[..., 1], place[..., 0]] = colours
+    there = (np.arange(f) >= states.since[:, None]).reshape(n * f)
+    drawn = ((BALLOON, states.balloon, np.ones_like(there)), (BOAT, states.boat, there))
+    for (offsets, colours), centres, shown in drawn:
+        place = centres.reshape(n * f, 1, 2)[shown] + offsets
+        index[np.flatnonzero(shown)[:, None], place[..., 1], place[..., 0]] = colours
     pixels = PALETTE[torch.from_numpy(index).long()]
     return pixels.view(n, f, SIZE, SIZE, 3).permute(0, 1, 4, 2, 3).contiguous()
 

@@ -3,11 +3,13 @@
 Made here from seeds and drawn where they are asked for; genkit.data.river has the rules and keeps
 the true places. Actions are random and mostly kept for some frames. Splits differ in both, where a
 boat begins and what it is told: a start cell belongs to "train" or to the two others, and a string
-of actions, by a check sum, to one of the three.
+of actions, by a check sum, to one of the three. In one of LATE clips of "train" the boat is not
+there from the beginning: a network that never saw one come goes on for ever without one it lost.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, cast
 
@@ -20,6 +22,7 @@ from genkit.data.river import ACTIONS, HIGH, KEYS, LOW, SIZE, SPEED, States, dra
 
 FRAMES = 10
 KEPT = 0.7  # the chance that an action is kept
+LATE = 8
 SPLITS = {"train": 20_000, "validation": 500, "test": 500}
 SEEDS = {"train": 0, "validation": 1_000_003, "test": 2_000_003}
 CELLS = (HIGH - LOW) // SPEED + 1
@@ -78,7 +81,13 @@ def states(split: str = "train", n: int | None = None, frames: int = FRAMES) -> 
     seed = SEEDS[split]
     draws = np.random.RandomState(seed + 1).random_sample((n or SPLITS[split], 3 + 2 * frames))
     actions = _actions(split, draws[:, 3:])
-    return simulate(_starts(split, draws[:, :2]), actions, seed)
+    found = simulate(_starts(split, draws[:, :2]), actions, seed)
+    return replace(found, since=_since(draws[:, 2], frames)) if split == "train" else found
+
+
+def _since(draws: np.ndarray, frames: int) -> np.ndarray:
+    """The first frame (n,) with a boat: 0, but in one of LATE worlds any of the later ones."""
+    return np.where(draws * LATE < 1, 1 + np.floor(draws * LATE * (frames - 1)), 0).astype(np.int64)
 
 
 def load(split: str = "train", n: int | None = None, frames: int = FRAMES) -> Samples:

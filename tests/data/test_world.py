@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from genkit.data import load, names, river, world
+from genkit.metrics.tracker import track
 
 
 def test_clips_are_drawn_where_they_are_asked_for():
@@ -94,3 +95,15 @@ def test_strings_of_actions_are_read():
         world.read_actions("")
     with pytest.raises(ValueError, match="no split 'dev'"):
         load("world", "dev")
+
+
+def test_in_some_training_clips_the_boat_comes_later():
+    states = world.states("train", 800)
+    late = np.flatnonzero(states.since)
+    assert len(late) == pytest.approx(800 / world.LATE, rel=0.3)
+    assert set(states.since[late]) == set(range(1, world.FRAMES))
+    clips = river.draw(states.take(late[:50]))
+    seen = track(clips.flatten(0, 1))[1].view(50, -1)
+    due = torch.arange(world.FRAMES) >= torch.from_numpy(states.since[late[:50], None])
+    assert torch.equal(seen, due)
+    assert not world.states("test").since.any()
