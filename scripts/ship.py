@@ -3,7 +3,8 @@
     python scripts/ship.py runs/emoji-teacher emoji-teacher --guidance 3
     python scripts/ship.py runs/speech-teacher speech-teacher --vocoder runs/vocoder/vocoder
 
-What is measured afterwards is the shipped pipeline, so its rounded weights are in the figures.
+What is measured afterwards is the shipped pipeline, so its rounded weights are in the figures. What
+is written beside it names runs as runs/NAME, wherever they were.
 """
 
 import argparse
@@ -16,6 +17,12 @@ from genkit import hub
 from genkit.networks.vocoder import open_vocoder
 
 HOME = Path(__file__).parents[1] / "pipelines" / "genkit_pipelines" / "pretrained"
+
+
+def _told(file: Path, run: Path) -> str:
+    """The text of a run's file, without the folder of this machine that holds the runs."""
+    folder = f"{run.resolve().parent}/"
+    return file.read_text(encoding="utf-8").replace(folder, "runs/")
 
 
 def main() -> None:
@@ -31,14 +38,14 @@ def main() -> None:
     facts = hub.trained(pipeline)
     if asked.guidance is not None:
         facts["guidance"] = asked.guidance
-    card = (asked.run / "pipeline" / "README.md").read_text(encoding="utf-8")
+    card = _told(asked.run / "pipeline" / "README.md", asked.run)
     text = card[card.index("## How it was trained") :]
     out = HOME / asked.name
     shutil.rmtree(out, ignore_errors=True)
     hub.save_pipeline(pipeline.to(dtype=torch.bfloat16), out, facts, text)
     for name in ("config.json", "log.jsonl", "metrics.json"):
         if (asked.run / name).exists():
-            shutil.copy(asked.run / name, out / name)
+            (out / name).write_text(_told(asked.run / name, asked.run), encoding="utf-8")
     size = sum(file.stat().st_size for file in out.rglob("*.safetensors")) / 1e6
     print(f"{out}: {size:.1f} MB of weights")
 

@@ -3,8 +3,8 @@
     python scripts/train_music_codec.py --data music --out runs/music-codec --steps 7000
 
 DATA is a data set of music or a folder of it. First the STFT loss of several resolutions, up to
-windows of 372 ms that tell semitones apart, and the L1 of log-mels (`--alone` of the steps), then
-small discriminators with them; the encoder learns throughout, its latents held near a unit
+windows of 372 ms that tell semitones apart, and the L1 of log-mels (`--unjudged` of the steps),
+then small discriminators with them; the encoder learns throughout, its latents held near a unit
 Gaussian. Everything is drawn from (seed, step): a stopped run goes on from its last checkpoint. The
 result, `OUT/codec`, goes to `genkit train --decoder OUT/codec`. The log-mel distance of held-out
 pieces is printed.
@@ -107,7 +107,7 @@ def train(asked: argparse.Namespace) -> MusicCodec:
         audio = crops(data, rng, asked.batch, frames)
         shape = (asked.batch, frames, asked.channels)
         noise = torch.from_numpy(rng.standard_normal(shape)).float()
-        judged = step >= asked.alone * asked.steps
+        judged = step >= asked.unjudged * asked.steps
         rate = min(1, (step + 1) / 100) * (1 - step / asked.steps)
         for group in optimizers:
             group.param_groups[0]["lr"] = asked.lr * rate
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--data", default="music", help="a data set of music, or a folder")
     parser.add_argument("--out", type=Path, default=Path("runs/music-codec"))
     parser.add_argument("--steps", type=int, default=7000)
-    parser.add_argument("--alone", type=float, default=0.9, help="share without discriminators")
+    parser.add_argument("--unjudged", type=float, default=0.9, help="share without discriminators")
     parser.add_argument("--batch", type=int, default=6)
     parser.add_argument("--frames", type=int, default=32, help="latents of a crop, but for edges")
     parser.add_argument("--channels", type=int, default=32)

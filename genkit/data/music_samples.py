@@ -35,6 +35,8 @@ _ALL: dict[str, Any] = {
     "evaluate_n": 64,
     "evaluate_seeds": (0,),
 }
+_STUDENT = _ALL | {"guidance": 2.0, "evaluate_steps": (1, 4, 20)}
+_PAIRED = _STUDENT | {"pairs": 1500, "pair_steps": 12, "pair_precision": "bf16"}
 PLAYED: dict[str, dict[str, Any]] = {
     "flow_matching": _ALL
     | {
@@ -48,18 +50,9 @@ PLAYED: dict[str, dict[str, Any]] = {
         "checkpoint_every": 500,
         "evaluate_steps": (1, 4, 20),
     },
-    "reflow": _ALL
-    | {
-        "guidance": 2.0,
-        "max_steps": 1500,
-        "pairs": 1500,
-        "pair_steps": 12,
-        "pair_precision": "bf16",
-        "renew": False,
-        "evaluate_steps": (1, 4, 20),
-    },
-    "consistency": _ALL
-    | {"guidance": 2.0, "max_steps": 1500, "steps": 4, "evaluate_steps": (1, 4, 20)},
+    "reflow": _PAIRED | {"max_steps": 900, "renew": False},
+    "regression": _PAIRED | {"max_steps": 700},
+    "consistency": _STUDENT | {"max_steps": 800, "steps": 4},
 }
 
 

@@ -78,6 +78,13 @@ def keys_of(audio: Tensor) -> Tensor:
     return (mean @ profiles.T / profiles.norm(dim=1)).argmax(1)
 
 
+def movement(audio: Tensor) -> Tensor:
+    """How much the tones of samples (b, n) move, (b,): 1 less the cosine of the chroma and that of
+    186 ms before. A held chord agrees with what was asked as a melody does, and moves less."""
+    heard = torch.nn.functional.normalize(chroma(audio), dim=-1)
+    return 1 - (heard[:, 4:] * heard[:, :-4]).sum(-1).mean(1)
+
+
 def chords_of(audio: Tensor, beats: Sequence[tuple[float, float]]) -> Tensor:
     """The chords (beats,), as numbers of CHORDS, of samples (n,) within spans in seconds."""
     found = chroma(audio[None])[0]
@@ -151,7 +158,8 @@ class MusicFigures:
 
     def __call__(self, samples: Tensor, features: Tensor, asked: Any) -> dict[str, float]:
         """key: shares of the very key. tempo: within NEAR; tempo_octaves: or a simple multiple.
-        chords: of beats. Samples of which one is not known count not for it."""
+        chords: of beats. Samples of which one is not known count not for it. movement: of tones,
+        whatever was asked."""
         keys = torch.cat([keys_of(part) for part in samples.split(PART)]).tolist()
         tempi = torch.cat([tempi_of(part) for part in samples.split(PART)]).tolist()
         seconds, right = samples.shape[1] / RATE, []
@@ -162,7 +170,8 @@ class MusicFigures:
                 right.append((heard == torch.tensor([beat[2] for beat in beats])).float().mean())
         known = [(k, each.key) for k, each in zip(keys, asked, strict=True) if each.key < len(KEYS)]
         paced = [(t, each.plan.bpm) for t, each in zip(tempi, asked, strict=True) if each.plan.bpm]
-        found: dict[str, float] = {}
+        moved = torch.cat([movement(part) for part in samples.split(PART)])
+        found = {"movement": float(moved.mean())}
         if known:
             found["key"] = sum(a == b for a, b in known) / len(known)
         if paced:

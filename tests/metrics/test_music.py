@@ -16,6 +16,7 @@ from genkit.metrics.music import (
     beats_of,
     chords_of,
     keys_of,
+    movement,
     tempi_of,
 )
 
@@ -43,6 +44,13 @@ def test_triads_are_heard(number):
 def test_keys_are_heard(key, degrees):
     audio = torch.cat([chord(number, 1.0) for number in (*degrees, degrees[0])])
     assert keys_of(audio[None]).tolist() == [key]
+
+
+def test_a_held_chord_moves_less_than_one_that_changes():
+    held = chord(0, 4.0)
+    moving = torch.cat([chord(number, 0.5) for number in (0, 5, 7, 0, 9, 2, 7, 0)])
+    still, moved = movement(torch.stack([held, moving])).tolist()
+    assert still < 0.01 and moved > 5 * still and moved > 0.1
 
 
 @pytest.mark.parametrize("bpm", [72.0, 97.0, 120.0, 151.0])
@@ -84,7 +92,7 @@ def test_tones_score_as_asked_and_shuffled_ones_do_not():
         assert right[name] > wrong[name] + 0.2, name
     assert right["chords"] > 0.5 and right["tempo_octaves"] >= 0.8
     unknown = [Asked(24, Plan(0.0, (), ()))] * 10
-    assert figures(data.x_0, torch.zeros(0), unknown) == {}
+    assert figures(data.x_0, torch.zeros(0), unknown) == {"movement": right["movement"]}
 
 
 def test_features_are_of_level_spread_and_movement():
