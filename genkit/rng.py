@@ -85,3 +85,8 @@ class Rng:
     def integer(self, low: int, high: int) -> int:
         """One integer of low..high-1, the same in every process (for control flow)."""
         return int(torch.randint(low, high, (1,), generator=self._generator))
+
+    def chance(self, share: float) -> bool:
+        """True in a `share` of draws, to a thousandth, the same in every process; nothing is drawn
+        for 0."""
+        return share > 0 and self.integer(0, 1000) < 1000 * share

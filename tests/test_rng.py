@@ -74,3 +74,12 @@ def test_generators_are_one_process_s_rows_of_the_whole_batch():
     second = [torch.randn(2, generator=each) for each in Rng(3, "k", rank=1, world=2).generators(2)]
     assert torch.equal(torch.stack(whole)[2:], torch.stack(second))
     assert len({float(row[0]) for row in whole}) == 4
+
+
+def test_a_chance_comes_in_its_share_and_draws_nothing_for_none():
+    rng = Rng(0, "chance")
+    assert sum(rng.chance(0.25) for _ in range(2000)) == pytest.approx(500, abs=60)
+    assert all(rng.chance(1.0) for _ in range(50))
+    one, other = Rng(0, "same"), Rng(0, "same")
+    assert not one.chance(0.0)
+    assert one.integer(0, 1000) == other.integer(0, 1000)

@@ -316,11 +316,9 @@ class Method:
         """(x_0, cond, whether this was drawn): in a `share` of batches, sequences (b, f, ...) as
         b f of one frame. A sequence has but one frame with nothing before it, and what that lacks
         all later ones lack. ValueError for samples that are no sequences."""
-        if share == 0:
-            return x_0, cond, False
-        if self.levels < 2:
+        if share > 0 and self.levels < 2:
             raise ValueError("alone is for sequences of frames, these are none; leave it at 0")
-        if rng.integer(0, 1000) >= 1000 * share:
+        if not rng.chance(share):
             return x_0, cond, False
         apart = {name: value.flatten(0, 1)[:, None] for name, value in cond.items()}
         return x_0.flatten(0, 1)[:, None], apart, True

@@ -65,7 +65,7 @@ class Method(base.Method):
         times = TIMES[self.config.time](self.path, x_0.shape[: self.levels], rng)
         t = times.clamp(min=1e-4)
         x_t = self.path.add_noise(x_0, eps, t)
-        forced = self.config.forced > 0 and rng.integer(0, 1000) < 1000 * self.config.forced
+        forced = rng.chance(self.config.forced)
         if forced and not alone:
             cond = student.given(x_0, cond, eps)
         velocity = student.predict(x_t, t, cond, "velocity")
