@@ -22,7 +22,7 @@ from genkit.data.river import ACTIONS, HIGH, KEYS, LOW, SIZE, SPEED, States, dra
 
 FRAMES = 10
 KEPT = 0.7  # the chance that an action is kept
-LATE = 8
+LATE = 3
 SPLITS = {"train": 20_000, "validation": 500, "test": 500}
 SEEDS = {"train": 0, "validation": 1_000_003, "test": 2_000_003}
 CELLS = (HIGH - LOW) // SPEED + 1
@@ -86,8 +86,10 @@ def states(split: str = "train", n: int | None = None, frames: int = FRAMES) -> 
 
 
 def _since(draws: np.ndarray, frames: int) -> np.ndarray:
-    """The first frame (n,) with a boat: 0, but in one of LATE worlds any of the later ones."""
-    return np.where(draws * LATE < 1, 1 + np.floor(draws * LATE * (frames - 1)), 0).astype(np.int64)
+    """The first frame (n,) with a boat: 0, but in one of LATE worlds a later one, which is the next
+    with a chance of a half, so that whatever went before a boat is soon to come."""
+    late = np.ceil(-np.log2(np.clip(draws * LATE, 1e-9, 1))).astype(np.int64)
+    return np.minimum(late, frames - 1)
 
 
 def load(split: str = "train", n: int | None = None, frames: int = FRAMES) -> Samples:
