@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +75,11 @@ class Method(base.Method):
         keeps shares of modes that matching alone lets drift. Costs a forward and a backward."""
         steps: int = 1
         """Evaluations of the delivered student, x_0 re-noised between them."""
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        if config.warmup_share == config.regression == 0:
+            self.needs = ("data",)  # type: ignore[misc]  # the teacher's pairs cost minutes
 
     def stages(self) -> list[Stage]:
         guidance, share = self.guidance, self.config.warmup_share
