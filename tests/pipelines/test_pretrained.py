@@ -23,6 +23,7 @@ MADE = {
     "speech-onestep": (1, -0.0409, 0.5343),
     "world-teacher": (4, -0.0790, 0.4283),
     "music-teacher": (4, 0.0479, 1.0963),
+    "music-fewstep": (4, 0.0849, 1.1106),
 }
 ASKED: dict[str, dict] = {
     "speech": {"text": "The king sold a red boat.", "speaker": "slt"},
