@@ -78,7 +78,7 @@ class Method(base.Method):
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
-        if config.warmup_share == config.regression == 0:
+        if "pairs" in self.needs and config.warmup_share == config.regression == 0:
             self.needs = ("data",)  # type: ignore[misc]  # the teacher's pairs cost minutes
 
     def stages(self) -> list[Stage]:

@@ -185,3 +185,9 @@ def test_a_head_is_built_where_its_network_is():
     method = Method(Method.Config(), RectifiedFlow(), (1, 8, 8), uncond=uncond)
     (head,) = method._head({"fake": network}).heads
     assert head[0].normalized_shape == (16,)
+
+
+def test_pairs_are_asked_for_where_they_are_used(path):
+    assert "pairs" in Method(Method.Config(), path, (1,)).needs
+    assert "pairs" in Method(Method.Config(warmup_share=0.0, regression=0.1), path, (1,)).needs
+    assert Method(Method.Config(warmup_share=0.0), path, (1,)).needs == ("data",)
