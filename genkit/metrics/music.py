@@ -28,6 +28,8 @@ RATE = MUSIC.sample_rate
 N_FFT, HOP = 8192, 1024  # of chroma
 ONSETS = Mels(RATE, 1024, 256, 40, 0.0, 11_025.0)
 LOW, HIGH = 50.0, 700.0  # Hz
+AROUND = 30  # bins on either side that a peak stands out from
+HEARD = int(HIGH * N_FFT / RATE) + 1 + AROUND  # bins that are looked at
 LIKELY, SPREAD = 110.0, 0.7  # bpm, and octaves of the preference
 NEAR = 0.04  # share by which a tempo may be off
 PART = 32  # pieces that are looked at at once
@@ -52,8 +54,8 @@ class Asked(Protocol):
 
 @cache
 def _folding() -> Tensor:
-    """(bins, 12): how much a bin counts for each pitch class."""
-    hertz = torch.arange(N_FFT // 2 + 1) * RATE / N_FFT
+    """(HEARD, 12): how much a bin counts for each pitch class."""
+    hertz = torch.arange(HEARD) * RATE / N_FFT
     pitch = 69 + 12 * torch.log2(hertz.clamp(min=1) / 440)
     off = (pitch[:, None] - torch.arange(12) + 6) % 12 - 6
     heard = (hertz >= LOW) & (hertz <= HIGH)
@@ -62,36 +64,35 @@ def _folding() -> Tensor:
 
 def chroma(audio: Tensor) -> Tensor:
     """Samples (b, n) as (b, frames, 12), a frame every HOP samples."""
-    magnitude = stft(audio, N_FFT, HOP).abs()
-    around = torch.nn.functional.avg_pool1d(magnitude, 61, 1, 30)
+    magnitude = stft(audio, N_FFT, HOP)[..., :HEARD].abs()
+    around = torch.nn.functional.avg_pool1d(magnitude, 2 * AROUND + 1, 1, AROUND)
     # Only what stands out from its surroundings is a tone; drums do not.
     peaks = (magnitude - 1.5 * around).clamp(min=0) ** 0.4
     return peaks @ _folding()
 
 
-def keys_of(audio: Tensor) -> Tensor:
-    """The keys (b,), as numbers of KEYS, of samples (b, n)."""
-    mean = torch.nn.functional.normalize(chroma(audio), dim=-1).mean(1)
+def keys_of(tones: Tensor) -> Tensor:
+    """The keys (b,), as numbers of KEYS, of chroma (b, frames, 12)."""
+    mean = torch.nn.functional.normalize(tones, dim=-1).mean(1)
     profiles = torch.stack([torch.tensor(p).roll(k) for p in PROFILES for k in range(12)])
     mean = mean - mean.mean(1, keepdim=True)
     profiles = profiles - profiles.mean(1, keepdim=True)
     return (mean @ profiles.T / profiles.norm(dim=1)).argmax(1)
 
 
-def movement(audio: Tensor) -> Tensor:
-    """How much the tones of samples (b, n) move, (b,): 1 less the cosine of the chroma and that of
+def movement(tones: Tensor) -> Tensor:
+    """How much chroma (b, frames, 12) moves, (b,): 1 less the cosine with that of
     186 ms before. A held chord agrees with what was asked as a melody does, and moves less."""
-    heard = torch.nn.functional.normalize(chroma(audio), dim=-1)
+    heard = torch.nn.functional.normalize(tones, dim=-1)
     return 1 - (heard[:, 4:] * heard[:, :-4]).sum(-1).mean(1)
 
 
-def chords_of(audio: Tensor, beats: Sequence[tuple[float, float]]) -> Tensor:
-    """The chords (beats,), as numbers of CHORDS, of samples (n,) within spans in seconds."""
-    found = chroma(audio[None])[0]
+def chords_of(tones: Tensor, beats: Sequence[tuple[float, float]]) -> Tensor:
+    """The chords (beats,), as numbers of CHORDS, of chroma (frames, 12) within spans in seconds."""
     rows = []
     for begin, end in beats:
-        first = min(int(begin * RATE / HOP + 0.5), len(found) - 1)
-        rows.append(found[first : max(first + 1, int(end * RATE / HOP + 0.5))].mean(0))
+        first = min(int(begin * RATE / HOP + 0.5), len(tones) - 1)
+        rows.append(tones[first : max(first + 1, int(end * RATE / HOP + 0.5))].mean(0))
     heard = torch.nn.functional.normalize(torch.stack(rows), dim=1)
     triads = torch.zeros(24, 12)
     for chord in range(24):
@@ -160,18 +161,18 @@ class MusicFigures:
         """key: shares of the very key. tempo: within NEAR; tempo_octaves: or a simple multiple.
         chords: of beats. Samples of which one is not known count not for it. movement: of tones,
         whatever was asked."""
-        keys = torch.cat([keys_of(part) for part in samples.split(PART)]).tolist()
+        tones = torch.cat([chroma(part) for part in samples.split(PART)])
+        keys = keys_of(tones).tolist()
         tempi = torch.cat([tempi_of(part) for part in samples.split(PART)]).tolist()
         seconds, right = samples.shape[1] / RATE, []
-        for audio, each in zip(samples, asked, strict=True):
+        for part, each in zip(tones, asked, strict=True):
             beats = beats_of(each, seconds)
             if beats:
-                heard = chords_of(audio, [beat[:2] for beat in beats])
+                heard = chords_of(part, [beat[:2] for beat in beats])
                 right.append((heard == torch.tensor([beat[2] for beat in beats])).float().mean())
         known = [(k, each.key) for k, each in zip(keys, asked, strict=True) if each.key < len(KEYS)]
         paced = [(t, each.plan.bpm) for t, each in zip(tempi, asked, strict=True) if each.plan.bpm]
-        moved = torch.cat([movement(part) for part in samples.split(PART)])
-        found = {"movement": float(moved.mean())}
+        found = {"movement": float(movement(tones).mean())}
         if known:
             found["key"] = sum(a == b for a, b in known) / len(known)
         if paced:
