@@ -18,4 +18,4 @@ for seed in 0 1; do
 done
 table world "consistency dmd2" -n 64 --steps 1,2,4,50
 deliver world-onestep "world-${STUDENT:-dmd2-0}"
-genkit bench video world-onestep --json "$figures/world-bench.json"
+genkit bench video world-onestep --teacher-steps 50 --json "$figures/world-bench.json"

@@ -6,10 +6,11 @@ lost modes, diversity rewards noise.
 """
 
 from genkit.metrics.references import class_reference, digits_reference, reference
-from genkit.metrics.suite import Reference, compare, floor, measure
+from genkit.metrics.suite import Reference, Seen, compare, floor, measure
 
 __all__ = [
     "Reference",
+    "Seen",
     "class_reference",
     "compare",
     "digits_reference",

@@ -25,9 +25,18 @@ def sliced_wasserstein(
         raise ValueError(f"no distance between {len(samples)} and {len(real)} samples")
     if samples.shape[1:] != real.shape[1:]:
         raise ValueError(f"samples are {tuple(samples.shape)}, real ones {tuple(real.shape)}")
-    theta = directions(real[0].numel(), n_projections, seed).to(real.device)
-    x, y = theta @ samples.flatten(1).float().T, theta @ real.flatten(1).float().T
-    return float(wasserstein2_1d(x, y).mean().sqrt())
+    return along(projected(samples, n_projections, seed), projected(real, n_projections, seed))
+
+
+def projected(samples: Tensor, n_projections: int = 256, seed: int = 0) -> Tensor:
+    """Samples (n, ...) on the directions of a seed: (n, n_projections)."""
+    theta = directions(samples[0].numel(), n_projections, seed).to(samples.device)
+    return samples.flatten(1).float() @ theta.T
+
+
+def along(x: Tensor, y: Tensor) -> float:
+    """SW_2 of sets (n, p) and (m, p) that are projected already."""
+    return float(wasserstein2_1d(x.T, y.T).mean().sqrt())
 
 
 def wasserstein2_1d(x: Tensor, y: Tensor) -> Tensor:

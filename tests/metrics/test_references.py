@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from genkit.data import emoji_scenes
-from genkit.metrics import compare, floor, measure, reference
+from genkit.metrics import Seen, compare, floor, measure, reference
 from genkit.metrics.references import emoji_scenes_reference
 
 N = 150
@@ -43,7 +43,8 @@ def test_worse_samples_have_worse_figures(ref, captions, real_floor):
         row = measure(x, captions, ref)
         assert row["fd"] > 1.5 * real_floor["fd"] and row["follows"] < real_floor["follows"] - 0.02
     assert row["recall"] < real_floor["recall"] and row["mmd"] > real_floor["mmd"]
-    assert compare(ref.fresh, other, ref, n_boot=3)["fd"].share == 1
+    one, two = Seen.of(ref.fresh, ref.net), Seen.of(other, ref.net)
+    assert compare(one, two, ref, n_boot=3)["fd"].share == 1
 
 
 def test_captions_belong_to_their_samples(ref, captions, real_floor):

@@ -9,6 +9,7 @@ import torch
 from genkit.data.base import Samples
 from genkit.metrics import (
     Reference,
+    Seen,
     class_reference,
     compare,
     digits_reference,
@@ -73,7 +74,7 @@ def test_blending_towards_the_class_mean_is_ranked(ref, real_floor):
     for worse_low in ("recall", "diversity"):
         values = [row[worse_low] for row in rows]
         assert values == sorted(values, reverse=True), worse_low
-    result = compare(blend[0], blend[1], ref, n_boot=10)
+    result = compare(*(Seen.of(each, ref.net) for each in blend[:2]), ref, n_boot=10)
     assert result["fd"].share == result["sw"].share == 1
 
 
