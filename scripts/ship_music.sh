@@ -19,4 +19,4 @@ ship music-teacher
 students music "reflow consistency" --guidance 2
 table music "reflow consistency" -n 400 --steps 1,2,4,50 --student-steps 1,2,4
 deliver music-fewstep "music-${STUDENT:-consistency-0}"
-genkit bench music music-fewstep --data music --json "$figures/music-bench.json"
+genkit bench music music-fewstep --rounds 2 --json "$figures/music-bench.json"
