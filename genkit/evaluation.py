@@ -105,13 +105,12 @@ def figures(
     """`evaluate` for pipelines that are open already."""
     from genkit.metrics import Seen, floor, measure
 
-    rows, drawn, seen = [], {}, {}
+    rows, drawn = [], {}
     asked = modality.asked(n)
     for who, seed in _progress([(w, s) for w in (*theirs, *ours) for s in seeds], quiet):
         x, seconds = samples(who, modality, seed, n)
         x = modality.decode(x)
-        drawn[who.label, who.steps, seed] = x
-        seen[who.label, who.steps, seed] = Seen.of(x, reference.net)
+        drawn[who.label, who.steps, seed] = x, Seen.of(x, reference.net)
         rows.append(
             {"pipeline": who.label, "steps": who.steps, "seed": seed}
             | measure(x, asked, reference)
@@ -119,7 +118,7 @@ def figures(
             | (modality.further(who.pipeline, who.steps, seed) if seed == seeds[0] else {})
         )
     comparisons = [
-        _compared(mine, other, seed, drawn, seen, reference, bootstraps)
+        _compared(mine, other, seed, drawn, reference, bootstraps)
         for mine, other, seed in _progress(
             [
                 (m, o, s)
@@ -143,22 +142,15 @@ def figures(
 
 
 def _compared(
-    mine: Contender,
-    other: Contender,
-    seed: int,
-    drawn: dict,
-    seen: dict,
-    reference: Reference,
-    rounds: int,
+    mine: Contender, other: Contender, seed: int, drawn: dict, reference: Reference, rounds: int
 ) -> dict[str, Any]:
     """Student against teacher: shares of bootstraps in which the student is nearer to the data,
     and their distance on the same noise."""
     from genkit.metrics import compare
     from genkit.metrics.paired import mse_same_noise
 
-    keys = [(who.label, who.steps, seed) for who in (mine, other)]
-    a, b = (drawn[key] for key in keys)
-    pairs = compare(seen[keys[0]], seen[keys[1]], reference, rounds, seed)
+    (a, a_seen), (b, b_seen) = (drawn[who.label, who.steps, seed] for who in (mine, other))
+    pairs = compare(a_seen, b_seen, reference, rounds, seed)
     where = {"pipeline": mine.label, "steps": mine.steps, "seed": seed, "n": len(a)}
     there = {"against": other.label, "against_steps": other.steps, "bootstraps": rounds}
     told = {
