@@ -85,19 +85,24 @@ class States:
         return replace(self, **{name: value[rows] for name, value in vars(self).items()})
 
 
-def simulate(starts: np.ndarray, actions: np.ndarray, seed: int) -> States:
+def simulate(
+    starts: np.ndarray, actions: np.ndarray, seed: int, met: np.ndarray | None = None
+) -> States:
     """Worlds whose boats begin at starts (n, 2) before the first of actions (n, f).
 
-    World i is the same whatever n: it draws row i of one table of `seed`.
+    met (n,): the frame in which the balloon is to be where the boat is, as far as its first wind
+    and climb say, or -1 for a balloon that begins anywhere; none is met by default. World i is the
+    same whatever n: it draws row i of one table of `seed`.
     """
     n, f = actions.shape
     rows = SIZE + SCROLL * (f - 1)
     rng = np.random.RandomState(seed)
     draws = rng.random_sample((n, 5 * f + 2 * rows + 6))
     own, river, first = np.split(draws, [5 * f, 5 * f + 2 * rows], axis=1)
-    balloon, wind = _balloon(own.reshape(n, 5, f), first)
+    boat, met = _boat(starts, actions), np.full(n, -1) if met is None else met
+    balloon, wind = _balloon(own.reshape(n, 5, f), first, boat[np.arange(n), met], met)
     banks, since = _banks(river, first, rows), np.zeros(n, dtype=np.int64)
-    return States(actions, _boat(starts, actions), balloon, wind, banks, since)
+    return States(actions, boat, balloon, wind, banks, since)
 
 
 def _boat(starts: np.ndarray, actions: np.ndarray) -> np.ndarray:
@@ -114,13 +119,18 @@ def _normal(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.sqrt(-2 * np.log1p(-u)) * np.cos(2 * np.pi * v)
 
 
-def _balloon(own: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(centres (n, f, 2), wind (n, f)); walls throw the balloon and the wind back."""
+def _balloon(
+    own: np.ndarray, first: np.ndarray, goal: np.ndarray, met: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(centres (n, f, 2), wind (n, f)); walls throw the balloon and the wind back. Where met (n,)
+    is a frame, the balloon begins where it would come from to be at goal (n, 2) by then."""
     noise, f = _normal(own[:, 0], own[:, 1]), own.shape[2]
     gusts = GUST * _normal(own[:, 2], own[:, 3])
     wind = WIND * _normal(first[:, 0], first[:, 1])
     place = LOW + (HIGH - LOW) * first[:, 2:4]
     climb = np.where(first[:, 4] < 0.5, 1.0, -1.0)
+    away = (met + 1)[:, None] * np.stack([wind, climb], 1)
+    place = np.where(met[:, None] < 0, place, np.clip(goal - away, LOW, HIGH))
     places, winds = [], []
     for i in range(f):
         wind = MEMORY * wind + WIND * np.sqrt(1 - MEMORY**2) * noise[:, i]

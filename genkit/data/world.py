@@ -3,8 +3,10 @@
 Made here from seeds and drawn where they are asked for; genkit.data.river has the rules and keeps
 the true places. Actions are random and mostly kept for some frames. Splits differ in both, where a
 boat begins and what it is told: a start cell belongs to "train" or to the two others, and a string
-of actions, by a check sum, to one of the three. In one of LATE clips of "train" the boat is not
-there from the beginning: a network that never saw one come goes on for ever without one it lost.
+of actions, by a check sum, to one of the three. "train" has more of what is rare and hard: in
+LATE of its clips the boat is not there from the beginning, as a network that never saw one come
+goes on for ever without one it lost, and in MET of them the balloon is sent to meet the boat, as
+a boat is lost where a network does not know which of the two is on top.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from genkit.data.river import ACTIONS, HIGH, KEYS, LOW, SIZE, SPEED, States, dra
 
 FRAMES = 10
 KEPT = 0.7  # the chance that an action is kept
-LATE = 3
+LATE, MET = 1 / 3, 1 / 2  # shares of the clips of "train", which do not overlap
 SPLITS = {"train": 20_000, "validation": 500, "test": 500}
 SEEDS = {"train": 0, "validation": 1_000_003, "test": 2_000_003}
 CELLS = (HIGH - LOW) // SPEED + 1
@@ -85,16 +87,21 @@ def states(split: str = "train", n: int | None = None, frames: int = FRAMES) -> 
         raise ValueError(f"world has no split {split!r}; choose one of {', '.join(SPLITS)}")
     seed = SEEDS[split]
     draws = np.random.RandomState(seed + 1).random_sample((n or SPLITS[split], 3 + 2 * frames))
-    actions = _actions(split, draws[:, 3:])
-    found = simulate(_starts(split, draws[:, :2]), actions, seed)
-    return replace(found, since=_since(draws[:, 2], frames)) if split == "train" else found
+    starts, actions = _starts(split, draws[:, :2]), _actions(split, draws[:, 3:])
+    if split != "train":
+        return simulate(starts, actions, seed)
+    late, met = _rare(draws[:, 2], frames)
+    return replace(simulate(starts, actions, seed, met), since=late)
 
 
-def _since(draws: np.ndarray, frames: int) -> np.ndarray:
-    """The first frame (n,) with a boat: 0, but in one of LATE worlds a later one, which is the next
-    with a chance of a half, so that whatever went before a boat is soon to come."""
-    late = np.ceil(-np.log2(np.clip(draws * LATE, 1e-9, 1))).astype(np.int64)
-    return np.minimum(late, frames - 1)
+def _rare(draws: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """(the first frame with a boat (n,), the frame in which it is met (n,), or -1), from uniform
+    draws (n,): a boat that is late comes in the next frame with a chance of a half, so that
+    whatever went before a boat is soon to come; it is met in any frame."""
+    late = np.ceil(-np.log2(np.clip(draws / LATE, 1e-9, 1))).astype(np.int64)
+    met = np.floor((draws - LATE) / MET * frames).astype(np.int64)
+    none = (met < 0) | (met >= frames)
+    return np.minimum(late, frames - 1), np.where(none, -1, met)
 
 
 def load(split: str = "train", n: int | None = None, frames: int = FRAMES) -> Samples:
