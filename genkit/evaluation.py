@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from genkit.metrics import Reference
 
 # Columns of the table and figures compared between seeds, where the data set's rows hold them.
-OWN = ("follows", "obeys", "kurtosis", "word_error", "mcd", "gv_ratio", "length_error")
+OWN = ("follows", "obeys", "edges", "kurtosis", "word_error", "mcd", "gv_ratio", "length_error")
 OWN += ("key", "tempo", "chords")
 # Of samples that go on from a true beginning, and of one long one: at its end and its beginning.
 FURTHER = ("continued_obeys", "lasting_obeys_last", "lasting_drift_first", "lasting_drift_last")

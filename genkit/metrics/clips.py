@@ -23,10 +23,20 @@ GRID, PART = 2, 64
 
 def gradient_kurtosis(frames: Tensor) -> float:
     """Kurtosis E[g^4] / E[g^2]^2 of the differences g of neighbouring pixels, (..., h, w): edges
-    give a large one, and averages of sharp pictures a smaller one than each of them."""
-    across, down = frames.diff(dim=-1), frames.diff(dim=-2)
-    g = torch.cat([across.flatten(), down.flatten()]).double()
+    give a large one, and averages of sharp pictures a smaller one than each of them. It can be
+    larger for a blurred picture in which a few edges are left: see `edge_energy`."""
+    g = _differences(frames)
     return float(g.pow(4).mean() / g.pow(2).mean().square().clamp(min=1e-24))
+
+
+def edge_energy(frames: Tensor) -> float:
+    """Mean square of the same differences: less in a blurred picture, more in a noisy one."""
+    return float(_differences(frames).square().mean())
+
+
+def _differences(frames: Tensor) -> Tensor:
+    across, down = frames.diff(dim=-1), frames.diff(dim=-2)
+    return torch.cat([across.flatten(), down.flatten()]).double()
 
 
 class ClipFeatures:
@@ -64,11 +74,12 @@ class ClipFigures:
     """Of clips asked for by actions (n, f).
 
     obeys: share of frames whose boat went where the action said, boat and balloon: shares of frames
-    where one is to be found; kurtosis: of gradients, kurtosis_real: that of real clips.
+    where one is to be found; edges: `edge_energy` as a share of real clips'; kurtosis: of
+    gradients, kurtosis_real: that of real clips.
     """
 
     def __init__(self, real: Tensor) -> None:
-        self.real = gradient_kurtosis(real)
+        self.energy, self.kurtosis = edge_energy(real), gradient_kurtosis(real)
 
     def __call__(self, samples: Tensor, features: Tensor, asked: Any) -> dict[str, float]:
         told = asked if isinstance(asked, Tensor) else torch.tensor(asked)
@@ -78,8 +89,9 @@ class ClipFigures:
             "obeys": obeys,
             "boat": boat,
             "balloon": float(balloon),
+            "edges": edge_energy(samples) / self.energy,
             "kurtosis": gradient_kurtosis(samples),
-            "kurtosis_real": self.real,
+            "kurtosis_real": self.kurtosis,
         }
 
 

@@ -5,7 +5,13 @@ import torch
 from PIL import Image
 
 from genkit.data import load, world
-from genkit.metrics.clips import ClipFeatures, ClipFigures, endurance, gradient_kurtosis
+from genkit.metrics.clips import (
+    ClipFeatures,
+    ClipFigures,
+    edge_energy,
+    endurance,
+    gradient_kurtosis,
+)
 from genkit.metrics.frechet import frechet_distance
 from genkit.modalities import ActionClips, film, modality, saved
 from genkit.modalities.actions import long_actions
@@ -85,6 +91,15 @@ def test_kurtosis_falls_with_averaging(real):
     assert sharp > 1.3 * mean
 
 
+def test_edges_fall_with_blur_and_rise_with_noise(real):
+    x = real.x_0[:4]
+    soft = torch.nn.functional.avg_pool2d(x.flatten(0, 1), 3, 1, 1, count_include_pad=False)
+    noise = 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    assert edge_energy(soft) < 0.6 * edge_energy(x)
+    # Neighbouring draws of deviation s differ by s sqrt(2).
+    assert edge_energy(x + noise) - edge_energy(x) == pytest.approx(0.02, rel=0.05)
+
+
 def test_features_see_blur_colour_and_standing_still(real):
     x = world.load("test", 100).x_0[:]
     net = ClipFeatures(world.load("train", 150).x_0[:])
@@ -101,7 +116,7 @@ def test_figures_of_real_clips(real):
     figures = ClipFigures(x)(x, torch.zeros(40, 1), real.cond["action"])
     assert figures["obeys"] == figures["boat"] == 1
     assert figures["balloon"] > 0.9
-    assert figures["kurtosis"] == figures["kurtosis_real"]
+    assert figures["kurtosis"] == figures["kurtosis_real"] and figures["edges"] == 1
 
 
 def test_endurance_sees_a_clip_that_fades():
