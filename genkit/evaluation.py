@@ -110,10 +110,11 @@ def figures(
     for who, seed in _progress([(w, s) for w in (*theirs, *ours) for s in seeds], quiet):
         x, seconds = samples(who, modality, seed, n)
         x = modality.decode(x)
-        drawn[who.label, who.steps, seed] = x, Seen.of(x, reference.net)
+        seen = Seen.of(x, reference.net)
+        drawn[who.label, who.steps, seed] = x, seen
         rows.append(
             {"pipeline": who.label, "steps": who.steps, "seed": seed}
-            | measure(x, asked, reference)
+            | measure(x, asked, reference, features=seen.features)
             | {"seconds_per_sample": seconds, "guidance": who.guidance}
             | (modality.further(who.pipeline, who.steps, seed) if seed == seeds[0] else {})
         )
@@ -279,4 +280,4 @@ def _check(
 def _progress(items: list[Any], quiet: bool) -> Any:
     from tqdm import tqdm
 
-    return tqdm(items, desc="evaluating", leave=False, disable=quiet or None, delay=2)
+    return tqdm(items, desc="evaluating", leave=False, disable=quiet, delay=2)

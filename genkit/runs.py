@@ -278,14 +278,12 @@ class Run:
     def facts(self) -> dict[str, Any]:
         """What the delivered pipeline remembers: its defaults and where it comes from."""
         steps, method = self.method.sampler().steps, self.method.name
-        of = f"of {self.teacher.name} " if self.teacher else ""
-        number = f"{steps} step" + ("" if steps == 1 else "s")
         own = self.method.embedded_guidance
         guidance = 1.0 if own is None else own
         facts = {"steps": steps, "guidance": guidance, "method": method, "data": self.modality.name}
         if self.teacher is not None:
             facts["teacher"] = self.teacher.name
-        return facts | {"description": f"{self.modality.name} in {number}: {method} {of}".strip()}
+        return facts | {"description": description(facts)}
 
     def save(self, network: Any, out: Path, card: str) -> Any:
         """Write the pipeline of a network to `out`/pipeline and return it."""
@@ -372,6 +370,13 @@ def _fits(network: Any, teacher: Any) -> bool:
     """Whether a student's network is one of its teacher's class and config."""
     theirs = teacher.denoiser.network
     return type(network) is type(theirs) and dict(network.config) == dict(theirs.config)
+
+
+def description(facts: Mapping[str, Any]) -> str:
+    """One line of what a trained pipeline is, from what it remembers."""
+    steps, of = facts["steps"], f" of {facts['teacher']}" if "teacher" in facts else ""
+    number = f"{steps} step" + ("" if steps == 1 else "s")
+    return f"{facts['data']} in {number}: {facts['method']}{of}"
 
 
 def progress(items: range, what: str) -> Any:

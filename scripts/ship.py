@@ -2,6 +2,7 @@
 
     python scripts/ship.py runs/emoji-teacher emoji-teacher --guidance 3
     python scripts/ship.py runs/speech-teacher speech-teacher --vocoder runs/vocoder/vocoder
+    python scripts/ship.py runs/music-consistency-0 music-fewstep --steps 1
 
 What is measured afterwards is the shipped pipeline, so its rounded weights are in the figures. What
 is written beside it names runs as runs/NAME, wherever they were.
@@ -14,7 +15,9 @@ from pathlib import Path
 import torch
 
 from genkit import hub
+from genkit.contenders import at_steps
 from genkit.networks.vocoder import open_vocoder
+from genkit.runs import description
 
 HOME = Path(__file__).parents[1] / "pipelines" / "genkit_pipelines" / "pretrained"
 
@@ -31,6 +34,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--guidance", type=float, help="the pipeline's default scale")
     parser.add_argument("--vocoder", help="of speech, trained beside the teacher, not before it")
+    parser.add_argument("--steps", type=int, help="its default steps, where its method trains any")
     asked = parser.parse_args()
     pipeline = hub.Pipeline.from_pretrained(asked.run / "pipeline")
     if asked.vocoder:
@@ -38,6 +42,10 @@ def main() -> None:
     facts = hub.trained(pipeline)
     if asked.guidance is not None:
         facts["guidance"] = asked.guidance
+    if asked.steps is not None:
+        pipeline = at_steps(asked.name, pipeline, asked.steps)
+        facts["steps"] = asked.steps
+        facts["description"] = description(facts)
     card = _told(asked.run / "pipeline" / "README.md", asked.run)
     text = card[card.index("## How it was trained") :]
     out = HOME / asked.name

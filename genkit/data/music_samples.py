@@ -52,7 +52,7 @@ PLAYED: dict[str, dict[str, Any]] = {
     },
     "reflow": _PAIRED | {"max_steps": 900, "renew": False},
     "regression": _PAIRED | {"max_steps": 700},
-    "consistency": _STUDENT | {"max_steps": 800, "steps": 4},
+    "consistency": _STUDENT | {"max_steps": 800},
 }
 
 

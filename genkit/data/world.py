@@ -31,24 +31,21 @@ CELLS = (HIGH - LOW) // SPEED + 1
 # A teacher of about two hours on one core, students of 15 to 30 minutes.
 _COMMON = {
     "batch_size": 8,
-    "muon": r"blocks\.",
     "mixed_precision": "bf16",
     "measure_every": 0,
     "evaluate_n": 64,
     "evaluate_seeds": (0,),
     "evaluate_steps": (1, 2, 4, 16),
 }
-_STUDENT = _COMMON | {"max_steps": 300, "warmup": 20, "sample_every": 100}
+_MUON = {"muon": r"blocks\."}
+_STUDENT = _COMMON | _MUON | {"max_steps": 300, "warmup": 20, "sample_every": 100}
 _PAIRS = {"pairs": 500, "pair_steps": 6, "pair_precision": "bf16"}
 # By own roll-outs, best from a consistency student (--student): half an hour on one core.
-_OWN = {name: value for name, value in _COMMON.items() if name != "muon"} | {
-    "warmup_share": 0.0,
-    "fake_turns": 2,
-    "max_steps": 150,
-}
+_OWN = _COMMON | {"warmup_share": 0.0, "fake_turns": 2, "max_steps": 150}
 PRESETS: dict[str, dict[str, Any]] = {
     # Always forced, as sampling is, but for first frames, which cost a quarter.
     "flow_matching": _COMMON
+    | _MUON
     | {
         "max_steps": 4_500,
         "warmup": 200,

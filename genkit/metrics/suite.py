@@ -86,13 +86,19 @@ class Reference:
 
 
 def measure(
-    samples: Tensor, asked: Asked, reference: Reference, group: int | None = None, seed: int = 0
+    samples: Tensor,
+    asked: Asked,
+    reference: Reference,
+    group: int | None = None,
+    seed: int = 0,
+    features: Tensor | None = None,
 ) -> dict[str, float]:
     """The figures of samples (n, ...), and of what each of them was asked to be: class labels (n,)
     or captions, whichever the data set has.
 
     group: samples per group, None is min(n, size of the fresh set); what is left over after whole
     groups is not used for the figures below "groups". seed: which sample is in which group.
+    features: the samples' own (n, d), where they are at hand.
 
     n, group, groups: samples given, per group, number of groups.
     fd, kid: Frechet and kernel distance of features; mmd: squared MMD, Gaussian kernel, of pixels;
@@ -102,7 +108,7 @@ def measure(
     """
     _check(samples, asked, reference)
     size = _group_size(group, len(samples), reference)
-    features = reference.net.features(samples)
+    features = reference.net.features(samples) if features is None else features
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
     parts = [i for i in order.split(size) if len(i) == size]
     rows = [_distances(samples[i], features[i], reference) for i in parts]

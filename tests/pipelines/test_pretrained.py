@@ -24,7 +24,7 @@ MADE = {
     "world-teacher": (4, -0.0790, 0.4283),
     "world-onestep": (1, -0.0810, 0.4263),
     "music-teacher": (4, 0.0479, 1.0963),
-    "music-fewstep": (4, 0.0849, 1.1106),
+    "music-fewstep": (1, 0.1000, 1.1760),
 }
 ASKED: dict[str, dict] = {
     "speech": {"text": "The king sold a red boat.", "speaker": "slt"},
