@@ -12,10 +12,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/shipping.sh"
 genkit train --data world --out runs/world-teacher --resume --evaluate-n 0
 ship world-teacher
 students world "consistency"
-for seed in 0 1; do
-  genkit train-distill dmd2 --teacher world-teacher --student "runs/world-consistency-$seed/pipeline" \
-    --out "runs/world-dmd2-$seed" --seed "$seed" --resume --evaluate-n 0
-done
+distil world dmd2 --student runs/world-regression/pipeline
 table world "consistency dmd2" -n 64 --steps 1,2,4,50
 deliver world-onestep "world-${STUDENT:-dmd2-0}"
 genkit bench video world-onestep --teacher-steps 50 --json "$figures/world-bench.json"

@@ -7,16 +7,23 @@ ship() {
   python scripts/ship.py "runs/$1" "$@"
 }
 
-# students SET "METHODS" [options]: two seeds of each, and the control: the same network and pairs,
-# regressed.
-students() {
-  local set=$1 methods=$2 seed method
+# distil SET METHOD [options]: two seeds of it.
+distil() {
+  local set=$1 method=$2 seed
   shift 2
   for seed in 0 1; do
-    for method in $methods; do
-      genkit train-distill "$method" --teacher "$set-teacher" "$@" \
-        --out "runs/$set-$method-$seed" --seed "$seed" --resume --evaluate-n 0
-    done
+    genkit train-distill "$method" --teacher "$set-teacher" "$@" \
+      --out "runs/$set-$method-$seed" --seed "$seed" --resume --evaluate-n 0
+  done
+}
+
+# students SET "METHODS" [options]: each of them, and the control: the same network and pairs,
+# regressed.
+students() {
+  local set=$1 methods=$2 method
+  shift 2
+  for method in $methods; do
+    distil "$set" "$method" "$@"
   done
   genkit train-distill regression --teacher "$set-teacher" "$@" \
     --out "runs/$set-regression" --resume --evaluate-n 0

@@ -40,8 +40,6 @@ _COMMON = {
 _MUON = {"muon": r"blocks\."}
 _STUDENT = _COMMON | _MUON | {"max_steps": 300, "warmup": 20, "sample_every": 100}
 _PAIRS = {"pairs": 500, "pair_steps": 6, "pair_precision": "bf16"}
-# By own roll-outs, best from a consistency student (--student): half an hour on one core.
-_OWN = _COMMON | {"warmup_share": 0.0, "fake_turns": 2, "max_steps": 150}
 PRESETS: dict[str, dict[str, Any]] = {
     # Always forced, as sampling is, but for first frames, which cost a quarter.
     "flow_matching": _COMMON
@@ -58,8 +56,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "consistency": _STUDENT | {"solver": "euler", "alone": 0.5, "max_steps": 400},
     "regression": _STUDENT | _PAIRS,
-    "dmd2": _OWN,
-    "msd": _OWN,
+    # On its own roll-outs, from a regression's student (--student): half an hour on one core.
+    "dmd2": _COMMON | {"warmup_share": 0.0, "fake_turns": 2, "alone": 0.5, "max_steps": 150},
 }
 
 

@@ -44,7 +44,9 @@ class CausalDenoiser(NetworkDenoiser):
         return super().raw(x_t, timestep, cond, s)
 
     def given(self, x_0: Tensor, cond: Cond, eps: Tensor) -> dict[str, Tensor]:
-        """cond, with the frames x_0 (b, f, ...) as what later ones see."""
+        """cond, with the frames x_0 (b, f, ...) as what later ones see; a single frame has none."""
+        if x_0.shape[1] == 1:
+            return dict(cond)
         past = self.context(x_0.detach(), eps)
         return {**cond, "past": past, "past_timestep": self._context_time(past)}
 

@@ -310,18 +310,16 @@ class Method:
         """{"total": scalar, part: scalar, ...} of the turn `roles.turn`."""
         raise NotImplementedError
 
-    def first_frames(
-        self, x_0: Tensor, cond: Cond, share: float, rng: Rng
-    ) -> tuple[Tensor, Cond, bool]:
-        """(x_0, cond, whether this was drawn): in a `share` of batches, sequences (b, f, ...) as
-        b f of one frame. A sequence has but one frame with nothing before it, and what that lacks
-        all later ones lack. ValueError for samples that are no sequences."""
+    def first_frames(self, x_0: Tensor, cond: Cond, share: float, rng: Rng) -> tuple[Tensor, Cond]:
+        """(x_0, cond): in a `share` of batches, sequences (b, f, ...) as b f of one frame. A
+        sequence has but one frame with nothing before it, and what that lacks all later ones lack.
+        ValueError for samples that are no sequences."""
         if share > 0 and self.levels < 2:
             raise ValueError("alone is for sequences of frames, these are none; leave it at 0")
         if not rng.chance(share):
-            return x_0, cond, False
+            return x_0, cond
         apart = {name: value.flatten(0, 1)[:, None] for name, value in cond.items()}
-        return x_0.flatten(0, 1)[:, None], apart, True
+        return x_0.flatten(0, 1)[:, None], apart
 
     def one_step(self, student: Denoiser, pairs: Mapping[str, Any]) -> Tensor:
         """Distance per sample (b,) of the x_0 predicted at pure noise to the pairs' own: the

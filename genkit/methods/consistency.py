@@ -102,7 +102,7 @@ class Method(base.Method):
     def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
         data, config = batch["data"], self.config
         x_0, cond, mask = data["x_0"], data["cond"], data.get("mask")
-        x_0, cond, alone = self.first_frames(x_0, cond, config.alone, rng)
+        x_0, cond = self.first_frames(x_0, cond, config.alone, rng)
         eps = self.path.noise(x_0.shape, rng)
         own = config.recipe in ("ict", "ect")
         if own and self.levels > 1:
@@ -110,7 +110,7 @@ class Method(base.Method):
                 f"the recipe {config.recipe} weighs whole samples, and the frames of these each "
                 "have a noise level; use cd or ct"
             )
-        cond = cond if alone else roles["student"].given(x_0, cond, eps)
+        cond = roles["student"].given(x_0, cond, eps)
         t, s, weight = self.pair(moment, x_0.shape[: self.levels], rng)
         x_t, seed = self.path.add_noise(x_0, eps, t), rng.torch_seed()
         with torch.no_grad():

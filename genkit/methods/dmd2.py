@@ -75,6 +75,9 @@ class Method(base.Method):
         keeps shares of modes that matching alone lets drift. Costs a forward and a backward."""
         steps: int = 1
         """Evaluations of the delivered student, x_0 re-noised between them."""
+        alone: float = 0.0
+        """For sequences: the share of turns that are on first frames only, which a roll-out has but
+        one of."""
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
@@ -109,6 +112,9 @@ class Method(base.Method):
     def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
         if moment.stage.name == "warm-up":
             return {"total": self.one_step(roles["student"], batch["pairs"]).mean()}
+        data = batch["data"]
+        x_0, cond = self.first_frames(data["x_0"], data["cond"], self.config.alone, rng)
+        batch = {**batch, "data": {**data, "x_0": x_0, "cond": cond}}
         if "student" not in roles.turn:
             return self._critics(roles, batch, rng)
         losses = self._student(roles, batch, rng)

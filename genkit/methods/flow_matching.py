@@ -59,14 +59,13 @@ class Method(base.Method):
         if self.config.drop and self.uncond is not None:
             cond = guidance.drop(cond, self.uncond, self.config.drop, rng)
         student, mask = roles["student"], batch["data"].get("mask")
-        x_0, cond, alone = self.first_frames(x_0, cond, self.config.alone, rng)
+        x_0, cond = self.first_frames(x_0, cond, self.config.alone, rng)
         eps = self.path.noise(x_0.shape, rng)
         # Not 0: the velocity of a prediction of x_0 divides by sigma.
         times = TIMES[self.config.time](self.path, x_0.shape[: self.levels], rng)
         t = times.clamp(min=1e-4)
         x_t = self.path.add_noise(x_0, eps, t)
-        forced = rng.chance(self.config.forced)
-        if forced and not alone:
+        if rng.chance(self.config.forced):
             cond = student.given(x_0, cond, eps)
         velocity = student.predict(x_t, t, cond, "velocity")
         loss = terms.flow_matching(

@@ -56,13 +56,20 @@ def test_flow_matching_rests_at_the_truth_whatever_the_past(forced):
     assert slope(method, RHO + 0.1, stage) > 5 * abs(there)
 
 
-@pytest.mark.parametrize("module", [flow_matching, consistency])
-def test_a_share_of_batches_is_of_first_frames_alone(module):
-    seen, method = [], method_of(module, alone=0.5)
-    roles = Roles({n: autoregressive(method.path, RHO) for n in ("student.target", "teacher")})
-    roles["student"] = autoregressive(method.path, RHO)
-    plain = roles["student"].predict
-    roles["student"].predict = lambda x, *rest: seen.append(x) or plain(x, *rest)
+@pytest.mark.parametrize(
+    ("module", "who", "settings"),
+    [
+        (flow_matching, "student", {}),
+        (consistency, "student", {}),
+        (dmd2, "teacher", {"adversarial": 0.0, "warmup_share": 0.0}),
+    ],
+)
+def test_a_share_of_batches_is_of_first_frames_alone(module, who, settings):
+    seen, method = [], method_of(module, alone=0.5, **settings)
+    names = ("student", "student.target", "fake", "teacher")
+    roles = Roles({name: autoregressive(method.path, RHO) for name in names})
+    roles.turn, plain = ("student",), roles[who].predict
+    roles[who].predict = lambda x, *rest: seen.append(x) or plain(x, *rest)
     for seed in range(20):
         moment = Moment(method.stages()[0], 0, 1)
         assert method.loss(roles, {"data": data(3)}, moment, Rng(seed))["total"].isfinite()
