@@ -17,6 +17,6 @@ genkit train flow_matching --data music --decoder runs/music-codec/codec \
   --out runs/music-teacher --resume --evaluate-n 0
 ship music-teacher
 students music "reflow consistency" --guidance 2
-table music "reflow consistency" -n 400 --steps 1,2,4,50 --student-steps 1,2,4
+table music "reflow consistency" -n 400 --seeds 0 --guidance 2 --steps 1,2,4,50 --student-steps 1,2,4
 deliver music-fewstep "music-${STUDENT:-consistency-0}"
 genkit bench music music-fewstep --rounds 2 --json "$figures/music-bench.json"

@@ -13,6 +13,6 @@ genkit train --data world --out runs/world-teacher --resume --evaluate-n 0
 ship world-teacher
 students world "consistency"
 distil world dmd2 --student runs/world-regression/pipeline
-table world "consistency dmd2" -n 64 --steps 1,2,4,50
+table world "consistency dmd2" -n 64 --seeds 0 --steps 1,2,4,50 --student-steps 1,2,4
 deliver world-onestep "world-${STUDENT:-dmd2-0}"
 genkit bench video world-onestep --teacher-steps 50 --json "$figures/world-bench.json"
