@@ -247,6 +247,8 @@ def _method(name: str, settings: Settings, denoiser: Denoiser, kind: Modality) -
         kind.decode_for_loss,
     )
     built.levels = denoiser.levels
+    if built.levels == 1 and settings.flat().get("alone"):
+        raise ValueError("alone is for sequences of frames, these are none; leave it at 0")
     built.scheduler = hub.make_scheduler(
         built.sampler(),
         denoiser.path,

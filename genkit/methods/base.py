@@ -313,9 +313,8 @@ class Method:
     def first_frames(self, x_0: Tensor, cond: Cond, share: float, rng: Rng) -> tuple[Tensor, Cond]:
         """(x_0, cond): in a `share` of batches, sequences (b, f, ...) as b f of one frame. A
         sequence has but one frame with nothing before it, and what that lacks all later ones lack.
-        ValueError for samples that are no sequences."""
-        if share > 0 and self.levels < 2:
-            raise ValueError("alone is for sequences of frames, these are none; leave it at 0")
+        """
+        assert share == 0 or self.levels > 1, "only sequences have frames"
         if not rng.chance(share):
             return x_0, cond
         apart = {name: value.flatten(0, 1)[:, None] for name, value in cond.items()}

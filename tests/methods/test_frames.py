@@ -9,6 +9,7 @@ import copy
 import pytest
 import torch
 
+from genkit import api
 from genkit.catalogue import methods
 from genkit.denoisers.autoregressive import autoregressive
 from genkit.hub import make_scheduler
@@ -79,11 +80,11 @@ def test_a_share_of_batches_is_of_first_frames_alone(module, who, settings):
 
 
 def test_samples_without_frames_have_no_first_one():
-    method = method_of(flow_matching, alone=1.0)
-    method.levels = 1
-    roles = Roles({"student": autoregressive(method.path, RHO)})
+    """Said before anything is trained: dmd2 would come to it after its warm-up."""
     with pytest.raises(ValueError, match="alone is for sequences"):
-        method.loss(roles, {"data": data(3)}, Moment(Stage("t"), 0, 1), Rng(0))
+        api.prepare_teacher("digits", alone=0.5)
+    with pytest.raises(ValueError, match="alone is for sequences"):
+        api.prepare("digits-teacher", "dmd2", alone=0.5)
 
 
 def test_levels_are_independent():
