@@ -16,7 +16,9 @@ class Samples:
     num_classes: how many classes "label" counts, 0 where there are none. captions: a sentence for
     each sample, or none at all. held_out: captions of what is in no training sample, where there
     are such; students are shown and measured on them. held_out_cond: the conditions that belong to
-    those. classes: the names of the classes, where they have some.
+    those. classes: the names of the classes, where they have some. mask: (n, ...), a prefix of
+    x_0's shape, 1 where a sample is learned; None is everywhere. What it leaves out is still seen
+    by the rest, as earlier frames are by later ones.
     """
 
     x_0: Tensor
@@ -27,6 +29,7 @@ class Samples:
     held_out: tuple[str, ...] = ()
     held_out_cond: Mapping[str, Tensor] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
+    mask: Tensor | None = None
 
     def __post_init__(self):
         assert len(self.captions) in (0, len(self.x_0)), "one caption for each sample, or none"
@@ -41,7 +44,8 @@ class Samples:
         cond = {key: value[index] for key, value in self.cond.items()}
         rows = torch.arange(len(self.x_0))[index].tolist()
         said = tuple(self.captions[i] for i in rows) if self.captions else ()
-        return replace(self, x_0=self.x_0[index], cond=cond, captions=said)
+        mask = None if self.mask is None else self.mask[index]
+        return replace(self, x_0=self.x_0[index], cond=cond, captions=said, mask=mask)
 
 
 @dataclass(frozen=True)

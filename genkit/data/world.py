@@ -5,8 +5,9 @@ the true places. Actions are random and mostly kept for some frames. Splits diff
 boat begins and what it is told: a start cell belongs to "train" or to the two others, and a string
 of actions, by a check sum, to one of the three. "train" has more of what is rare and hard: in
 LATE of its clips the boat is not there from the beginning, as a network that never saw one come
-goes on for ever without one it lost, and in MET of them the balloon is sent to meet the boat, as
-a boat is lost where a network does not know which of the two is on top.
+goes on for ever without one it lost (frames without it are seen by later ones, not learned); in MET
+of them the balloon is sent to meet the boat, as a boat is lost where a network does not know which
+of the two is on top.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from genkit.data.river import ACTIONS, HIGH, KEYS, LOW, SIZE, SPEED, States, dra
 
 FRAMES = 10
 KEPT = 0.7  # the chance that an action is kept
-LATE, MET = 1 / 3, 1 / 2  # shares of the clips of "train", which do not overlap
+LATE, MET = 0.4, 0.4  # shares of the clips of "train", which do not overlap
 SPLITS = {"train": 20_000, "validation": 500, "test": 500}
 SEEDS = {"train": 0, "validation": 1_000_003, "test": 2_000_003}
 CELLS = (HIGH - LOW) // SPEED + 1
@@ -91,12 +92,11 @@ def states(split: str = "train", n: int | None = None, frames: int = FRAMES) -> 
 
 def _rare(draws: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
     """(the first frame with a boat (n,), the frame in which it is met (n,), or -1), from uniform
-    draws (n,): a boat that is late comes in the next frame with a chance of a half, so that
-    whatever went before a boat is soon to come; it is met in any frame."""
-    late = np.ceil(-np.log2(np.clip(draws / LATE, 1e-9, 1))).astype(np.int64)
+    draws (n,); both are any of a clip's frames, but that no boat is late for the first."""
+    late = 1 + np.floor(draws / LATE * (frames - 1)).astype(np.int64)
     met = np.floor((draws - LATE) / MET * frames).astype(np.int64)
     none = (met < 0) | (met >= frames)
-    return np.minimum(late, frames - 1), np.where(none, -1, met)
+    return np.where(draws < LATE, late, 0), np.where(none, -1, met)
 
 
 def load(split: str = "train", n: int | None = None, frames: int = FRAMES) -> Samples:
@@ -105,7 +105,9 @@ def load(split: str = "train", n: int | None = None, frames: int = FRAMES) -> Sa
     found = states(split, n, frames)
     cond = {"action": torch.from_numpy(found.actions)}
     drawn = cast(Any, Drawn(found))
-    return Samples(drawn, cond, "world", num_classes=len(ACTIONS))
+    there = torch.arange(frames) >= torch.from_numpy(found.since)[:, None]
+    mask = there.float() if split == "train" else None
+    return Samples(drawn, cond, "world", num_classes=len(ACTIONS), mask=mask)
 
 
 def held_out_start(cells: np.ndarray) -> np.ndarray:

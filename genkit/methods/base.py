@@ -310,15 +310,18 @@ class Method:
         """{"total": scalar, part: scalar, ...} of the turn `roles.turn`."""
         raise NotImplementedError
 
-    def first_frames(self, x_0: Tensor, cond: Cond, share: float, rng: Rng) -> tuple[Tensor, Cond]:
-        """(x_0, cond): in a `share` of batches, sequences (b, f, ...) as b f of one frame. A
-        sequence has but one frame with nothing before it, and what that lacks all later ones lack.
-        """
+    def first_frames(self, data: Mapping[str, Any], share: float, rng: Rng) -> dict[str, Any]:
+        """data; in a `share` of batches, its sequences (b, f, ...) as b f of one frame. A sequence
+        has but one frame with nothing before it, and what that lacks all later ones lack."""
         assert share == 0 or self.levels > 1, "only sequences have frames"
         if not rng.chance(share):
-            return x_0, cond
-        apart = {name: value.flatten(0, 1)[:, None] for name, value in cond.items()}
-        return x_0.flatten(0, 1)[:, None], apart
+            return dict(data)
+        flat = {name: data[name] for name in ("x_0", "mask") if name in data}
+        apart, cond = (
+            {name: value.flatten(0, 1)[:, None] for name, value in part.items()}
+            for part in (flat, data["cond"])
+        )
+        return {**data, **apart, "cond": cond}
 
     def one_step(self, student: Denoiser, pairs: Mapping[str, Any]) -> Tensor:
         """Distance per sample (b,) of the x_0 predicted at pure noise to the pairs' own: the

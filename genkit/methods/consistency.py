@@ -100,9 +100,9 @@ class Method(base.Method):
         return min(first * 2 ** math.floor(share * doublings), last)
 
     def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
-        data, config = batch["data"], self.config
+        config = self.config
+        data = self.first_frames(batch["data"], config.alone, rng)
         x_0, cond, mask = data["x_0"], data["cond"], data.get("mask")
-        x_0, cond = self.first_frames(x_0, cond, config.alone, rng)
         eps = self.path.noise(x_0.shape, rng)
         own = config.recipe in ("ict", "ect")
         if own and self.levels > 1:

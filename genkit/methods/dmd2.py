@@ -112,9 +112,7 @@ class Method(base.Method):
     def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
         if moment.stage.name == "warm-up":
             return {"total": self.one_step(roles["student"], batch["pairs"]).mean()}
-        data = batch["data"]
-        x_0, cond = self.first_frames(data["x_0"], data["cond"], self.config.alone, rng)
-        batch = {**batch, "data": {**data, "x_0": x_0, "cond": cond}}
+        batch = {**batch, "data": self.first_frames(batch["data"], self.config.alone, rng)}
         if "student" not in roles.turn:
             return self._critics(roles, batch, rng)
         losses = self._student(roles, batch, rng)

@@ -55,11 +55,11 @@ class Method(base.Method):
         return NetworkDenoiser(bare.network, bare.call, flow, bare.kind, bare.time_scale)
 
     def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
-        x_0, cond = batch["data"]["x_0"], batch["data"]["cond"]
+        data = self.first_frames(batch["data"], self.config.alone, rng)
+        x_0, cond, mask = data["x_0"], data["cond"], data.get("mask")
         if self.config.drop and self.uncond is not None:
             cond = guidance.drop(cond, self.uncond, self.config.drop, rng)
-        student, mask = roles["student"], batch["data"].get("mask")
-        x_0, cond = self.first_frames(x_0, cond, self.config.alone, rng)
+        student = roles["student"]
         eps = self.path.noise(x_0.shape, rng)
         # Not 0: the velocity of a prediction of x_0 divides by sigma.
         times = TIMES[self.config.time](self.path, x_0.shape[: self.levels], rng)

@@ -68,8 +68,9 @@ class Modality(ABC):
 
     def batches(self, data: Samples) -> dict[str, Any]:
         """A data set as training reads it: {"x_0": (m, *latent), "cond": {name: (m, ...)}}, and
-        "mask", 1 where a sample is, for samples of different sizes."""
-        return {"x_0": self.latents(data), "cond": dict(data.cond)}
+        "mask", 1 where a sample is, for samples of different sizes, or is to be learned."""
+        read = {"x_0": self.latents(data), "cond": dict(data.cond)}
+        return read if data.mask is None else read | {"mask": data.mask}
 
     def mask(self, cond: Mapping[str, Any]) -> Any | None:
         """Where the samples of these conditions are, (n, ...) of a prefix of their shape; None

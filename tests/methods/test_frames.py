@@ -79,6 +79,21 @@ def test_a_share_of_batches_is_of_first_frames_alone(module, who, settings):
     assert 5 <= shapes.count((3, FRAMES)) <= 15
 
 
+@pytest.mark.parametrize("alone", [0.0, 1.0])
+@pytest.mark.parametrize("module", [flow_matching, consistency])
+def test_masked_frames_are_seen_and_not_learned(module, alone):
+    """Another frame where the mask is 0 changes no loss of its own, only what later frames see."""
+    method = method_of(module, alone=alone)
+    names = ("student", "student.target", "teacher")
+    roles = Roles({name: autoregressive(method.path, RHO - 0.1) for name in names})
+    moment, losses = Moment(method.stages()[0], 0, 1), []
+    for last in (0.0, 5.0):
+        read = data(4) | {"mask": torch.ones(4, FRAMES)}
+        read["x_0"][:, -1], read["mask"][:, -1] = last, 0
+        losses.append(method.loss(roles, {"data": read}, moment, Rng(0))["total"].item())
+    assert losses[0] == losses[1] != 0
+
+
 def test_samples_without_frames_have_no_first_one():
     """Said before anything is trained: dmd2 would come to it after its warm-up."""
     with pytest.raises(ValueError, match="alone is for sequences"):
