@@ -5,7 +5,8 @@
 #
 # It has not run whole. The shipped teacher is of six runs on end (--start), all forced, at a context
 # noise of .05 for two and of .2 since, 8,561 steps together; boats that come later are in the last
-# three, of 1,311, 900 and 1,800 steps, and balloons that are sent to meet them in the last.
+# three, of 1,311, 900 and 1,800 steps (in a third of the clips, nothing masked), and balloons that
+# are sent to meet them in the last (in half).
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/shipping.sh"
 
