@@ -76,8 +76,7 @@ class Method(base.Method):
         steps: int = 1
         """Evaluations of the delivered student, x_0 re-noised between them."""
         alone: float = 0.0
-        """For sequences: the share of turns that are on first frames only, which a roll-out has but
-        one of."""
+        """For sequences: the share of turns on first frames only; a roll-out has but one."""
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
@@ -170,8 +169,7 @@ class Method(base.Method):
         return head(features), velocity
 
     def _judged(self, roles: Roles, x_0: Tensor, cond: Cond, rng: Rng) -> Tensor:
-        """Logits of noised x_0, for the teacher's features at times evenly spread: it knows little
-        noise, which a learning fake may not."""
+        """Logits of noised x_0, at shifted times only of a fake: a teacher knows little noise."""
         shift = self.config.shift if self.config.critic == "fake" else 1.0
         x_t, eps, t = self._noised(x_0, rng, 0.0, 1.0, shift)
         seen = roles[self.config.critic].given(x_0, cond, eps)
