@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from genkit import api, hub
 from genkit.denoisers.base import Denoiser
 from genkit.denoisers.diffusers import find_network
-from genkit.evaluation import aligned, table
+from genkit.evaluation import aligned, progress, table
 from genkit.guidance import Cond
 from genkit.methods.base import Method
-from genkit.runs import MEASURE_SEED, REFERENCE_SEED, Run, progress, say
+from genkit.runs import MEASURE_SEED, REFERENCE_SEED, Run, say
 from genkit.sampling import Generators
 from genkit.search.lcsc import Found, combine, search
 from genkit.training.checkpoints import Checkpoints, write_text

@@ -107,7 +107,9 @@ def figures(
 
     rows, drawn = [], {}
     asked = modality.asked(n)
-    for who, seed in _progress([(w, s) for w in (*theirs, *ours) for s in seeds], quiet):
+    for who, seed in progress(
+        [(w, s) for w in (*theirs, *ours) for s in seeds], "evaluating", quiet
+    ):
         x, seconds = samples(who, modality, seed, n)
         x = modality.decode(x)
         seen = Seen.of(x, reference.net)
@@ -120,7 +122,7 @@ def figures(
         )
     comparisons = [
         _compared(mine, other, seed, drawn, reference, bootstraps)
-        for mine, other, seed in _progress(
+        for mine, other, seed in progress(
             [
                 (m, o, s)
                 for m in ours
@@ -128,6 +130,7 @@ def figures(
                 for s in seeds
                 if m.pipeline is not o.pipeline
             ],
+            "evaluating",
             quiet,
         )
     ]
@@ -277,7 +280,8 @@ def _check(
         raise ValueError(f"orders are {list(orders)}; choose of 1, 2 and 3")
 
 
-def _progress(items: list[Any], quiet: bool) -> Any:
+def progress(items: Sequence[Any], what: str, quiet: bool = False) -> Any:
+    """A bar on anything that lasts more than two seconds."""
     from tqdm import tqdm
 
-    return tqdm(items, desc="evaluating", leave=False, disable=quiet, delay=2)
+    return tqdm(items, desc=what, delay=2, leave=False, disable=quiet)

@@ -26,7 +26,7 @@ from genkit.data.pairs import cached_pairs, pairs_key
 from genkit.data.streams import Stream, TensorStream
 from genkit.denoisers.base import Denoiser, Guided
 from genkit.denoisers.diffusers import Loaded
-from genkit.evaluation import figures, short_name, table
+from genkit.evaluation import figures, progress, short_name, table
 from genkit.lora import has_adapters, merged, save_adapter
 from genkit.methods.base import Method, Stage
 from genkit.metrics.paired import mse_same_noise
@@ -377,13 +377,6 @@ def description(facts: Mapping[str, Any]) -> str:
     steps, of = facts["steps"], f" of {facts['teacher']}" if "teacher" in facts else ""
     number = f"{steps} step" + ("" if steps == 1 else "s")
     return f"{facts['data']} in {number}: {facts['method']}{of}"
-
-
-def progress(items: range, what: str) -> Any:
-    """A bar on anything that lasts more than two seconds."""
-    from tqdm import tqdm
-
-    return tqdm(items, desc=what, delay=2, leave=False, file=sys.stderr)
 
 
 def say(sentence: str) -> None:

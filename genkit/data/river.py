@@ -80,6 +80,11 @@ class States:
     def __len__(self) -> int:
         return len(self.actions)
 
+    @property
+    def shown(self) -> np.ndarray:
+        """Frames (n, f) in which the boat is drawn."""
+        return np.arange(self.actions.shape[1]) >= self.since[:, None]
+
     def take(self, rows: np.ndarray | slice) -> States:
         """The worlds at `rows`."""
         return replace(self, **{name: value[rows] for name, value in vars(self).items()})
@@ -160,7 +165,7 @@ def draw(states: States) -> Tensor:
     """Frames (n, f, 3, SIZE, SIZE) float32 in [-1, 1]."""
     n, f = states.actions.shape
     index = _terrain(states, n, f)
-    there = (np.arange(f) >= states.since[:, None]).reshape(n * f)
+    there = states.shown.reshape(n * f)
     drawn = ((BALLOON, states.balloon, np.ones_like(there)), (BOAT, states.boat, there))
     for (offsets, colours), centres, shown in drawn:
         place = centres.reshape(n * f, 1, 2)[shown] + offsets

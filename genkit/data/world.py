@@ -105,8 +105,7 @@ def load(split: str = "train", n: int | None = None, frames: int = FRAMES) -> Sa
     found = states(split, n, frames)
     cond = {"action": torch.from_numpy(found.actions)}
     drawn = cast(Any, Drawn(found))
-    there = torch.arange(frames) >= torch.from_numpy(found.since)[:, None]
-    mask = there.float() if split == "train" else None
+    mask = torch.from_numpy(found.shown).float() if split == "train" else None
     return Samples(drawn, cond, "world", num_classes=len(ACTIONS), mask=mask)
 
 
