@@ -21,7 +21,7 @@ SHIPPED = {"digits-teacher", "digits-onestep", "emoji-teacher", "emoji-onestep"}
 MADE = {
     "speech-teacher": (4, -0.0319, 0.5412),
     "speech-onestep": (1, -0.0409, 0.5343),
-    "world-teacher": (4, -0.0867, 0.4263),
+    "world-teacher": (4, -0.0858, 0.4264),
     "world-onestep": (1, -0.0800, 0.4241),
     "music-teacher": (4, 0.0479, 1.0963),
     "music-fewstep": (1, 0.1000, 1.1760),
