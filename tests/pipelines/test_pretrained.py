@@ -20,7 +20,7 @@ SHIPPED = {"digits-teacher", "digits-onestep", "emoji-teacher", "emoji-onestep"}
 # of one thing asked is held to instead: by so many steps, its mean and deviation.
 MADE = {
     "speech-teacher": (4, -0.0319, 0.5412),
-    "speech-onestep": (1, -0.0409, 0.5343),
+    "speech-onestep": (1, -0.0371, 0.5421),
     "world-teacher": (4, -0.0858, 0.4264),
     "world-onestep": (1, -0.0621, 0.4302),
     "music-teacher": (4, 0.0479, 1.0963),
