@@ -33,7 +33,7 @@ _ALL: dict[str, Any] = {
 _PAIRS = {"pairs": 2000, "pair_steps": 8, "pair_precision": "bf16"}
 SPOKEN: dict[str, dict[str, Any]] = {
     "edm": _ALL | {"max_steps": 6_000, "warmup": 200, "sample_every": 1000},
-    # At more guidance than the teacher's own 1.3 words are heard better, by 3 in 100.
+    # At more guidance than the teacher's own 1.3 words are heard better, by 1 to 3 in 100.
     "consistency": _ALL | {"max_steps": 1000, "solver": "euler", "guidance": 1.5},
     "reflow": _ALL | _PAIRS | {"max_steps": 1200},
     "regression": _ALL | _PAIRS | {"max_steps": 1200},

@@ -81,16 +81,7 @@ class ActionClips(Modality):
     ) -> Tensor:
         if guidance != 1:
             raise ValueError(f"guidance is {guidance:g}; clips are made without, give 1")
-        parts = [
-            pipeline(
-                actions=asked[first : first + PART].tolist(),
-                num_inference_steps=steps,
-                generator=generators[first : first + PART],
-                output_type="latent",
-            ).frames
-            for first in range(0, len(asked), PART)
-        ]
-        return torch.cat(parts)
+        return _clips(pipeline, asked, generators, steps)
 
     def further(self, pipeline: Any, steps: int, seed: int) -> dict[str, float]:
         """How held-out clips are continued, and, for a pipeline of few steps, how one of LASTING
@@ -113,25 +104,34 @@ class ActionClips(Modality):
         from genkit.metrics.tracker import obeyed
 
         begun, led = real.x_0[:CONTINUED], real.cond["action"][:CONTINUED]
-        told, made = self.asked(2 * CONTINUED)[CONTINUED:], []
-        generators = sample_generators(seed, CONTINUED)
-        for first in range(0, CONTINUED, PART):
-            part = slice(first, first + PART)
-            frames = pipeline(
-                told[part].tolist(),
-                steps,
-                generator=generators[part],
-                output_type="latent",
-                frames=_shown(begun[part]),
-                frame_actions=led[part].tolist(),
-            ).frames
-            made.append(frames.float().cpu())
-        clips = torch.cat([begun[:, -1:], torch.cat(made)], 1)
+        told, generators = self.asked(2 * CONTINUED)[CONTINUED:], sample_generators(seed, CONTINUED)
+        made = _clips(pipeline, told, generators, steps, (begun, led))
+        clips = torch.cat([begun[:, -1:], made.float().cpu()], 1)
         obeys, boat = obeyed(clips, torch.cat([led[:, -1:], told], 1))
         return {"continued_obeys": obeys, "continued_boat": boat}
 
     def render(self, rows: Mapping[str, Tensor], stem: Path) -> Path:
         return write_strips(rows, stem)
+
+
+def _clips(
+    pipeline: Any,
+    actions: Tensor,
+    generators: list[torch.Generator],
+    steps: int,
+    past: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Clips (n, f, ...) that follow actions (n, f), PART at once. past: clips in [-1, 1] that they
+    go on from, and their actions."""
+    made = []
+    for first in range(0, len(actions), PART):
+        part = slice(first, first + PART)
+        given: dict[str, Any] = {}
+        if past is not None:
+            given = {"frames": _shown(past[0][part]), "frame_actions": past[1][part].tolist()}
+        given |= {"generator": generators[part], "output_type": "latent"}
+        made.append(pipeline(actions[part].tolist(), steps, **given).frames)
+    return torch.cat(made)
 
 
 def _shown(frames: Tensor) -> Tensor:
