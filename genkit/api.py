@@ -247,8 +247,10 @@ def _method(name: str, settings: Settings, denoiser: Denoiser, kind: Modality) -
         kind.decode_for_loss,
     )
     built.levels = denoiser.levels
-    if built.levels == 1 and settings.flat().get("alone"):
-        raise ValueError("alone is for sequences of frames, these are none; leave it at 0")
+    given = settings.flat()
+    for name, least in (("alone", 0), ("opening", 1)):
+        if built.levels == 1 and given.get(name, least) > least:
+            raise ValueError(f"{name} is for sequences of frames, these are none; leave it out")
     built.scheduler = hub.make_scheduler(
         built.sampler(),
         denoiser.path,

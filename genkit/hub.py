@@ -62,6 +62,7 @@ def make_scheduler(
         "times": None if sampler.times is None else list(sampler.times),
         "network_times": None if sampler.network_times is None else list(sampler.network_times),
         "start_scale": float(sampler.start_scale),
+        "opening": sampler.opening,
         "sigma_data": sigma_data,
     }
     if sampler.stochastic:

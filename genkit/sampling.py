@@ -7,8 +7,9 @@ training starts, and that scheduler object is run here and leaves with the stude
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,7 +33,8 @@ class Sampler:
     re-noise the predicted x_0 with fresh noise between evaluations (else follow the ODE). eta: of a
     stochastic sampler, 1 for that; below, a step follows the ODE to (1 - eta) of the next time and
     noise brings it back (TCD, arXiv 2402.19159, alg. 4). order: of the multistep ODE solver.
-    start_scale: factor on the starting noise.
+    start_scale: factor on the starting noise. opening: of a sequence's first frame, the evaluations
+    where that is more; it has no frame before it, and all is decided in it.
     """
 
     steps: int
@@ -42,10 +44,15 @@ class Sampler:
     order: int = 1
     start_scale: float = 1.0
     eta: float = 1.0
+    opening: int = 1
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}; a sampler needs at least one evaluation")
+        if self.opening > 1 and (self.times is not None or self.network_times is not None):
+            raise ValueError(
+                f"an opening of {self.opening} steps has no times; leave times out, or opening"
+            )
         if not 0 < self.eta <= 1:
             raise ValueError(f"eta is {self.eta}; give more than 0, at most 1")
         if self.times is not None and len(self.times) != self.steps:
@@ -54,6 +61,17 @@ class Sampler:
             raise ValueError(
                 f"{len(self.network_times)} network_times for {self.steps} steps; one per step"
             )
+
+    @property
+    def first(self) -> Sampler:
+        """The sampler of a sequence's first frame."""
+        return replace(self, steps=max(self.steps, self.opening))
+
+    @property
+    def stops(self) -> int:
+        """As many numbers of an evaluation, of the first frame and of the others: modulo the steps
+        of either, each of its evaluations is as many of them."""
+        return math.lcm(self.steps, self.first.steps)
 
     def grid(self, path: Path) -> Tensor:
         """The (steps,) noise levels t of the evaluations, float64, decreasing."""
@@ -68,6 +86,13 @@ def one_level(path: Path, ratio: float) -> Sampler:
     t = path.t_of_ratio(torch.tensor(ratio, dtype=torch.float64))
     scale = path.sigma(t) / path.start_scale(t)
     return Sampler(steps=1, times=(float(t),), start_scale=float(scale))
+
+
+def opening_steps(scheduler: Any, steps: int | None) -> int | None:
+    """Evaluations of a sequence's first frame where the others take `steps`; diffusers' own
+    schedulers know no such difference."""
+    opening = int(scheduler.config.get("opening", 1))
+    return steps if opening == 1 else max(steps or scheduler.config["steps"], opening)
 
 
 def step_arguments(scheduler: Any, generator: Generators) -> dict[str, Any]:

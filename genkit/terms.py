@@ -300,9 +300,13 @@ def adversarial_student(fake_logits: Tensor) -> Tensor:
     return mean(F.softplus(-fake_logits))
 
 
-def adversarial_head(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """softplus(d(fake)) + softplus(-d(real)) per sample; the positive class is REAL."""
-    return mean(F.softplus(fake_logits)) + mean(F.softplus(-real_logits))
+def adversarial_head(
+    real_logits: Tensor, fake_logits: Tensor, real_weight: Tensor | None = None
+) -> Tensor:
+    """softplus(d(fake)) + softplus(-d(real)) per sample; the positive class is REAL. real_weight:
+    (b,), of mean 1, how much each real one counts."""
+    real = mean(F.softplus(-real_logits))
+    return mean(F.softplus(fake_logits)) + (real if real_weight is None else real_weight * real)
 
 
 def hinge_head(real_logits: Tensor, fake_logits: Tensor) -> Tensor:

@@ -114,6 +114,12 @@ def test_explicit_grid():
     assert Sampler(steps=2, times=(0.9, 0.4)).grid(VP()).tolist() == [0.9, 0.4]
 
 
+def test_a_first_frame_takes_its_opening_where_that_is_more():
+    assert [Sampler(steps, opening=4).first.steps for steps in (1, 4, 6)] == [4, 4, 6]
+    assert [Sampler(steps, opening=4).stops for steps in (1, 3, 4, 6)] == [4, 12, 4, 6]
+    assert Sampler(3).stops == Sampler(3).first.steps == 3
+
+
 @pytest.mark.parametrize(
     ("given", "match"),
     [
@@ -121,6 +127,7 @@ def test_explicit_grid():
         ({"steps": -3}, "steps is -3"),
         ({"steps": 2, "times": (1.0,)}, "1 times for 2 steps"),
         ({"steps": 1, "network_times": (1.0, 0.5)}, "2 network_times for 1 steps"),
+        ({"steps": 1, "times": (1.0,), "opening": 4}, "an opening of 4 steps has no times"),
     ],
 )
 def test_wrong_samplers(given, match):

@@ -23,7 +23,7 @@ from genkit.denoisers.base import NetworkDenoiser
 from genkit.denoisers.calls import ENCODERS, network_call
 from genkit.guidance import Cond
 from genkit.paths import Kind, Path
-from genkit.sampling import Generators, Sampler, network_times, sample
+from genkit.sampling import Generators, Sampler, network_times, opening_steps, sample
 
 # Classes of networks that are called with a cache of past frames.
 CAUSAL = ("CausalVideoTransformer",)
@@ -101,17 +101,19 @@ class CausalDenoiser(NetworkDenoiser):
         stop: int,
         generator: Generators = None,
     ) -> Tensor:
-        """A roll-out whose frames are the x_0 predicted at evaluation `stop`, each with gradient
-        through that evaluation alone; the past of a frame carries none (arXiv 2506.08009, alg. 1).
-        """
+        """A roll-out whose frames are the x_0 predicted at evaluation `stop` (modulo the steps of a
+        frame), each with gradient through that evaluation alone; the past of a frame carries none
+        (arXiv 2506.08009, alg. 1)."""
         clips, frames = self.rollout(len(noise)), []
         for i in range(noise.shape[1]):
             eps, now = noise[:, i : i + 1], frame_of(cond, i)
+            own = sampler if i else sampler.first
+            at = stop % own.steps
             with torch.no_grad():
-                x = clips.frame(eps, now, scheduler, sampler.steps, generator, stop)
-            t = sampler.grid(self.path)[stop].to(x.device, x.dtype).expand(len(x))
-            told = network_times(scheduler, stop, x, False)[0]
-            scaled = scheduler.scale_model_input(x, scheduler.timesteps[stop])
+                x = clips.frame(eps, now, scheduler, own.steps, generator, at)
+            t = own.grid(self.path)[at].to(x.device, x.dtype).expand(len(x))
+            told = network_times(scheduler, at, x, False)[0]
+            scaled = scheduler.scale_model_input(x, scheduler.timesteps[at])
             value = self.raw(scaled, told, clips.seen(now))
             frames.append(self.path.convert(value, x, t, self.kind, "x_0"))
             clips.write(frames[-1].detach(), eps, now)
@@ -143,9 +145,11 @@ class Rollout:
         generator: Generators = None,
         stop: int | None = None,
     ) -> Tensor:
-        """The next frame (b, 1, ...) from unit noise of that shape; nothing is kept of it. stop: x
-        just before that evaluation instead."""
+        """The next frame (b, 1, ...) from unit noise of that shape; nothing is kept of it. The
+        first takes the scheduler's `opening` steps. stop: x just before that evaluation instead."""
         seen = self.seen(cond)
+        if self.length == 0:
+            steps = opening_steps(scheduler, steps)
         return sample(
             lambda x, t: self.denoiser.raw(x, t, seen), scheduler, eps, steps, generator, stop
         )

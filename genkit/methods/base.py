@@ -323,6 +323,14 @@ class Method:
         )
         return {**data, **apart, "cond": cond}
 
+    def learned(self, data: Mapping[str, Any]) -> Tensor | None:
+        """Weights (b,) of mean 1 that leave out sequences with a frame that is not learned; None
+        where all are."""
+        if self.levels == 1 or "mask" not in data:
+            return None
+        whole = data["mask"].flatten(1).amin(1)
+        return whole / whole.mean().clamp(min=1 / len(whole))
+
     def one_step(self, student: Denoiser, pairs: Mapping[str, Any]) -> Tensor:
         """Distance per sample (b,) of the x_0 predicted at pure noise to the pairs' own: the
         regression that ends InstaFlow and that score methods begin with."""

@@ -4,10 +4,9 @@ Yin et al. 2024 (arXiv 2405.14867), after DMD (arXiv 2311.18828). The student's 
 along D_teacher - D_fake; the fake score follows the student with several turns to the student's
 one; a head on the fake network's features tells noised data from noised samples. With several steps
 the student trains on inputs of its own sampler. Faithful but for: a regression on teacher pairs as
-the first stage (the one-step student of a teacher asked at pure noise begins at the data mean; the
-paper does so for SDXL only), which may be kept while matching, as DMD did; logits at random t of
-the path's clock; and the gradient's normaliser may be taken over the batch, which low dimensions
-need. Frames of a sequence are judged given the student's own past (arXiv 2506.08009).
+the first stage (a teacher asked at pure noise says the data's mean; the paper does so for SDXL
+only), which may be kept while matching, as DMD did; logits at random t of the path's clock; and a
+normaliser over the batch. Frames are judged given the student's own past (arXiv 2506.08009).
 """
 
 from __future__ import annotations
@@ -71,12 +70,13 @@ class Method(base.Method):
         warmup_share: float = 0.5
         """Share of the student's steps spent on the regression; 0 is the paper's plain start."""
         regression: float = 0.0
-        """Weight of the regression on teacher pairs beside the matching, as in DMD (there 0.25): it
-        keeps shares of modes that matching alone lets drift. Costs a forward and a backward."""
+        """Weight of a regression on pairs beside the matching, as in DMD (.25): it keeps shares."""
         steps: int = 1
         """Evaluations of the delivered student, x_0 re-noised between them."""
         alone: float = 0.0
         """For sequences: the share of turns on first frames only; a roll-out has but one."""
+        opening: int = 1
+        """For sequences: evaluations of the first frame, where more than the others take."""
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
@@ -86,10 +86,9 @@ class Method(base.Method):
     def stages(self) -> list[Stage]:
         guidance, share = self.guidance, self.config.warmup_share
         match = Stage("match", 1 - share, guidance=guidance, fresh_optimizer=True)
-        if share == 0:
-            return [match]
         lr = {"student": self.config.warmup_lr}
-        return [Stage("warm-up", share, guidance=guidance, new_data=True, lr=lr), match]
+        warm = Stage("warm-up", share, guidance=guidance, new_data=True, lr=lr)
+        return [warm, match] if share else [match]
 
     def nets(self) -> dict[str, Role]:
         fake = Role("teacher", lr=self.config.fake_lr, warmup=self.config.warmup, decay=True)
@@ -120,12 +119,14 @@ class Method(base.Method):
             losses["total"] = losses["total"] + self.config.regression * losses["regression"]
         return losses
 
-    def _generate(self, roles: Roles, cond: Cond, shape: torch.Size, rng: Rng):
-        """x_0 of the student at a random evaluation of its own sampler (sec. 4.5)."""
-        noise, sampler = self.path.noise(shape, rng), self.sampler()
-        stop = rng.integer(0, sampler.steps)
-        again = rng.generators(len(noise)) if sampler.steps > 1 else None
-        return roles["student"].simulate(noise, cond, self.scheduler, sampler, stop, again)
+    def _generate(self, roles: Roles, data: Mapping[str, Any], rng: Rng):
+        """(x_0, mask) of the student at a random evaluation of its own sampler (sec. 4.5). Padding
+        is that of the data, but frames that are not learned are the data's alone."""
+        noise, sampler = self.path.noise(data["x_0"].shape, rng), self.sampler()
+        stop = rng.integer(0, sampler.stops)
+        again = rng.generators(len(noise)) if sampler.stochastic else None
+        x_0 = roles["student"].simulate(noise, data["cond"], self.scheduler, sampler, stop, again)
+        return x_0, data.get("mask") if self.levels == 1 else None
 
     def _noised(
         self, x_0: Tensor, rng: Rng, low: float, high: float, shift: float | None = None
@@ -149,9 +150,8 @@ class Method(base.Method):
 
     def _student(self, roles: Roles, batch: Batch, rng: Rng) -> Losses:
         """The matching of fresh samples, and softplus(-d(fake))."""
-        data = batch["data"]
-        cond, mask = data["cond"], data.get("mask")
-        x_0 = self._generate(roles, cond, data["x_0"].shape, rng)
+        cond = batch["data"]["cond"]
+        x_0, mask = self._generate(roles, batch["data"], rng)
         x_t, eps, t = self._noised(x_0, rng, self.config.low, self.config.high)
         seen = roles["teacher"].given(x_0, cond, eps)
         matching = self._matching(roles, x_0, x_t, t, seen, mask).mean()
@@ -177,10 +177,9 @@ class Method(base.Method):
 
     def _critics(self, roles: Roles, batch: Batch, rng: Rng) -> Losses:
         """Denoising score matching of the fake on the student's samples, and the head's loss."""
-        data = batch["data"]
-        cond, mask = data["cond"], data.get("mask")
+        data, cond = batch["data"], batch["data"]["cond"]
         with torch.no_grad():
-            x_0 = self._generate(roles, cond, data["x_0"].shape, rng)
+            x_0, mask = self._generate(roles, data, rng)
         # Not from 0: the velocity of a prediction of x_0 divides by sigma.
         x_t, eps, t = self._noised(x_0, rng, 1e-4, 1.0)
         fake, logits, seen = roles["fake"], None, roles["fake"].given(x_0, cond, eps)
@@ -193,8 +192,9 @@ class Method(base.Method):
             return {"total": score, "fake_score": score}
         fake_logits = self._judged(roles, x_0, cond, rng) if logits is None else logits
         real_logits = self._judged(roles, data["x_0"], cond, rng)
-        head = terms.adversarial_head(real_logits, fake_logits).mean()
+        head = terms.adversarial_head(real_logits, fake_logits, self.learned(data)).mean()
         return {"total": score + self.config.head * head, "fake_score": score, "head": head}
 
     def sampler(self) -> Sampler:
-        return Sampler(steps=self.config.steps, stochastic=self.config.steps > 1)
+        steps, opening = self.config.steps, self.config.opening
+        return Sampler(steps=steps, stochastic=max(steps, opening) > 1, opening=opening)

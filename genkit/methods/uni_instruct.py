@@ -89,9 +89,8 @@ class Method(f_distill.Method):
     def loss(self, roles: Roles, batch: Batch, moment: Moment, rng: Rng) -> Losses:
         if "student" not in roles.turn:
             return self._critics(roles, batch, rng)
-        config, data = self.config, batch["data"]
-        cond, mask = data["cond"], data.get("mask")
-        x_0 = self._generate(roles, cond, data["x_0"].shape, rng)
+        config, cond = self.config, batch["data"]["cond"]
+        x_0, mask = self._generate(roles, batch["data"], rng)
         x_t, _, t = self._noised(x_0, rng, config.low, config.high)
         divergence = terms.DIVERGENCES[moment.stage.name]
         matching = self.matching(roles, x_0, x_t, t, cond, mask, divergence).mean()

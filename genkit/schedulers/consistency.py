@@ -32,7 +32,7 @@ class ConsistencyScheduler(PathGrid, SchedulerMixin, ConfigMixin):
     uniform on the path's clock. network_times: what the network is told instead, in the same unit.
     start_scale: factor on the starting noise. eta: 1 re-noises x_0; below, a step follows the ODE
     to (1 - eta) of the next time, in the path's own unit, and noise brings it back. sigma_data: see
-    `PathGrid`.
+    `PathGrid`. opening: see `Sampler`.
     """
 
     stochastic = True
@@ -48,6 +48,7 @@ class ConsistencyScheduler(PathGrid, SchedulerMixin, ConfigMixin):
         network_times: Sequence[float] | None = None,
         start_scale: float = 1.0,
         sigma_data: float | None = None,
+        opening: int = 1,
         eta: float = 1.0,
     ) -> None:
         self.prepare()

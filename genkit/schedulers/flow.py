@@ -37,7 +37,8 @@ class FlowScheduler(PathGrid, SchedulerMixin, ConfigMixin):
     path: `Path.config()`. prediction_type: the kind the network returns. time_scale: network time
     = t times it. steps: the trained number. times: noise levels of a fixed grid, None for one
     uniform on the path's clock. network_times: what the network is told instead, in the same unit.
-    start_scale: factor on the starting noise. sigma_data: see `PathGrid`. solver_order: 1 to 3.
+    start_scale: factor on the starting noise. sigma_data: see `PathGrid`. opening: see
+    `Sampler`. solver_order: 1 to 3.
     """
 
     @register_to_config
@@ -51,6 +52,7 @@ class FlowScheduler(PathGrid, SchedulerMixin, ConfigMixin):
         network_times: Sequence[float] | None = None,
         start_scale: float = 1.0,
         sigma_data: float | None = None,
+        opening: int = 1,
         solver_order: int = 1,
     ) -> None:
         if solver_order not in (1, 2, 3):

@@ -24,8 +24,9 @@ class PathGrid:
     """Base of genkit's schedulers, beside diffusers' SchedulerMixin and ConfigMixin.
 
     A subclass's __init__ registers path, prediction_type, time_scale, steps and times (and
-    network_times, start_scale) in its config and calls `prepare`; it computes its coefficients in
-    `plan`. `levels` are the grid's noise levels t, `timesteps` what the network is told.
+    network_times, start_scale, opening) in its config and calls `prepare`; it computes its
+    coefficients in `plan`. `levels` are the grid's noise levels t, `timesteps` what the network is
+    told.
     sigma_data: of a bare network with EDM's preconditioning (arXiv 2206.00364, table 1), which is
     then applied here, as diffusers' EDM schedulers do: input, time and output; prediction_type is
     what comes of it, "x_0".
@@ -56,6 +57,7 @@ class PathGrid:
             self.stochastic,
             order,
             start_scale=config.start_scale,
+            opening=config.opening,
         )
         self.set_timesteps()
         # Unit noise times this is x at the first level, the data's share being dropped.

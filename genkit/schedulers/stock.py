@@ -22,7 +22,7 @@ def stock_scheduler(sampler: Sampler, path: Path, kind: Kind, time_scale: float)
     """
     if path.dimensions is not None or sampler.order > 1 or sampler.start_scale != 1:
         return None
-    if sampler.network_times is not None:
+    if sampler.network_times is not None or sampler.opening > 1:
         return None
     if path.name == "rectified_flow" and kind == "velocity" and time_scale == 1000:
         shift = _shift(sampler)

@@ -135,6 +135,52 @@ def test_stochastic_students_of_several_steps_roll_out():
     assert torch.allclose(stopped, one, atol=1e-6)
 
 
+def test_the_first_frame_takes_the_steps_of_the_opening():
+    denoiser = autoregressive(RectifiedFlow(), RHO)
+    made = scheduler(denoiser, 1, stochastic=True, opening=3)
+    plain = scheduler(denoiser, 1, stochastic=True)
+    _, eps = sequences(4, 3)
+    draws = lambda: [torch.Generator().manual_seed(i) for i in range(4)]  # noqa: E731
+    one = denoiser.sample(eps.float(), {}, made, 1, draws())
+    clips, fresh = denoiser.rollout(4), draws()
+    first = denoiser.sample(eps.float()[:, :1], {}, plain, 3, fresh, clips=clips)
+    others = denoiser.sample(eps.float()[:, 1:], {}, plain, 1, fresh, clips=clips)
+    assert torch.equal(one, torch.cat([first, others], 1))
+    assert not torch.allclose(one, denoiser.sample(eps.float(), {}, plain, 1, draws()))
+    # What goes on from frames has no first one, and who asks for more steps has them in all.
+    begun = [denoiser.rollout(4) for _ in range(2)]
+    for each in begun:
+        each.begin(eps.float(), eps.float(), {})
+    on = [
+        denoiser.sample(eps.float(), {}, s, 1, draws(), clips=c)
+        for s, c in zip((made, plain), begun, strict=True)
+    ]
+    assert torch.equal(*on)
+    many = [denoiser.sample(eps.float(), {}, each, 5, draws()) for each in (made, plain)]
+    assert torch.equal(*many)
+
+
+def test_simulate_goes_as_far_into_the_opening_as_into_a_frame():
+    denoiser = autoregressive(RectifiedFlow(), RHO)
+    sampler = Sampler(2, stochastic=True, opening=3)
+    made = make_scheduler(sampler, denoiser.path, denoiser.kind, denoiser.time_scale)
+    assert sampler.stops == 6
+    _, eps = sequences(4, 3)
+    draws = lambda: [torch.Generator().manual_seed(i) for i in range(4)]  # noqa: E731
+    whole = denoiser.simulate(eps.float(), {}, made, sampler, 5, draws())
+    assert torch.allclose(whole, denoiser.sample(eps.float(), {}, made, 2, draws()), atol=1e-6)
+    told, raw = [], denoiser.raw
+    denoiser.raw = lambda x, t, cond, s=None: (
+        told.append(round(float(t.flatten()[0]), 3)) or raw(x, t, cond, s)
+    )
+    for stop in range(6):
+        del told[:]
+        denoiser.simulate(eps.float()[:, :2], {}, made, sampler, stop, draws())
+        noisy = [t for t in told if t > 0.3]
+        first, second = [1, 0.667, 0.333][: stop % 3 + 1], [1, 0.5][: stop % 2 + 1]
+        assert noisy == first + second, stop
+
+
 def test_what_stands_around_a_causal_denoiser_keeps_its_levels():
     inner = autoregressive(RectifiedFlow(), RHO)
     x_0, eps = sequences(2, 3)

@@ -15,6 +15,7 @@ from genkit.denoisers.autoregressive import autoregressive
 from genkit.hub import make_scheduler
 from genkit.methods import consistency, dmd2, flow_matching
 from genkit.methods.base import Moment, Roles, Stage
+from genkit.networks.head import FeatureHead
 from genkit.paths import RectifiedFlow
 from genkit.rng import Rng
 from genkit.terms import pseudo_huber_by_frame, squared
@@ -94,12 +95,48 @@ def test_masked_frames_are_seen_and_not_learned(module, alone):
     assert losses[0] == losses[1] != 0
 
 
+def own_losses(turn, mask, level=0.0, levels=2):
+    """The loss of a turn of dmd2 whose real frames are `level` in the first row."""
+    method = method_of(dmd2, warmup_share=0.0)
+    method.levels = levels
+    torch.manual_seed(0)
+    head = FeatureHead({"z": 2})
+    fake = autoregressive(method.path, RHO)
+    fake.trace = lambda x_t, t, cond, kind, names: (
+        fake.predict(x_t, t, cond, kind),
+        {"z": torch.cat([x_t, x_t**2], -1).flatten(2).float()},
+    )
+    student = autoregressive(method.path, RHO - 0.1)
+    roles = Roles(student=student, fake=fake, head=head, teacher=autoregressive(method.path, RHO))
+    roles.turn, read = turn, data(4)
+    read["x_0"][0] = level
+    if mask is not None:
+        read["mask"] = mask
+    losses = method.loss(roles, {"data": read}, Moment(method.stages()[0], 0, 1), Rng(0))
+    return {name: value.item() for name, value in losses.items()}
+
+
+def test_a_mask_of_frames_is_of_the_data_and_not_of_what_the_student_makes():
+    """All its own frames are matched; a real sequence that is not learned is not judged either."""
+    mask = torch.ones(4, FRAMES)
+    mask[0, 0] = 0
+    for turn in (("student",), ("fake", "head")):
+        free, masked = own_losses(turn, None), own_losses(turn, mask)
+        for name in ("matching", "adversarial", "fake_score"):
+            assert free.get(name) == masked.get(name)
+    critics = ("fake", "head")
+    assert own_losses(critics, None)["head"] != own_losses(critics, None, 9.0)["head"]
+    assert own_losses(critics, mask)["head"] == own_losses(critics, mask, 9.0)["head"]
+
+
 def test_samples_without_frames_have_no_first_one():
     """Said before anything is trained: dmd2 would come to it after its warm-up."""
     with pytest.raises(ValueError, match="alone is for sequences"):
         api.prepare_teacher("digits", alone=0.5)
     with pytest.raises(ValueError, match="alone is for sequences"):
         api.prepare("digits-teacher", "dmd2", alone=0.5)
+    with pytest.raises(ValueError, match="opening is for sequences"):
+        api.prepare("digits-teacher", "dmd2", opening=4)
 
 
 def test_levels_are_independent():

@@ -1,9 +1,9 @@
 """Video by actions from a causal network: a world that is played frame by frame.
 
 After Next-Frame Diffusion (arXiv 2506.01380): the past is a rolling cache of keys and values, a new
-frame takes the few steps the network was trained for, and while nobody acts the sampler runs ahead
-on predicted actions. What was predicted wrongly is taken back, so the frames are the same whatever
-was predicted. Frame i of a seed has noise i of that seed.
+frame takes the few steps the network was trained for (a clip's first may take more), and while
+nobody acts the sampler runs ahead on predicted actions. What was predicted wrongly is taken back,
+so the frames are the same whatever was predicted. Frame i of a seed has noise i of that seed.
 """
 
 from __future__ import annotations
@@ -245,9 +245,10 @@ class InteractiveVideoPipeline(TrainedPipeline):
 
         frames: what the clips go on from, which is no part of the result: a clip as `reset` takes
         it, for all, or (n, f, ...), one for each. frame_actions: that led to them.
-        num_inference_steps: of a frame; None means as trained. num_images_per_prompt: clips for
-        each string. generator: one, or a list with one per clip, which makes a clip independent of
-        the others. latents: unit noise (n, f, channels, size, size). output_type: "pil", "np" (n,
+        num_inference_steps: of a frame, but for the first of a clip, which takes the scheduler's
+        `opening` where that is more; None means as trained. num_images_per_prompt: clips for each
+        string. generator: one, or a list with one per clip, which makes a clip independent of the
+        others. latents: unit noise (n, f, channels, size, size). output_type: "pil", "np" (n,
         f, h, w, c) and "pt" (n, f, c, h, w) in [0, 1], or "latent", the network's own output in
         [-1, 1]. Returns VideoPipelineOutput, or a tuple. A clip being played is not touched.
         ValueError for an unknown action, strings of several lengths, and as other pipelines' calls.
