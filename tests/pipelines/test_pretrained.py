@@ -22,7 +22,7 @@ MADE = {
     "speech-teacher": (4, -0.0319, 0.5412),
     "speech-onestep": (1, -0.0371, 0.5421),
     "world-teacher": (4, -0.0858, 0.4264),
-    "world-onestep": (1, -0.0621, 0.4302),
+    "world-onestep": (1, -0.0563, 0.4354),
     "music-teacher": (4, 0.0479, 1.0963),
     "music-fewstep": (1, 0.1000, 1.1760),
 }
