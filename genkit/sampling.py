@@ -49,6 +49,8 @@ class Sampler:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}; a sampler needs at least one evaluation")
+        if self.opening < 1:
+            raise ValueError(f"opening is {self.opening}; give at least 1")
         if self.opening > 1 and (self.times is not None or self.network_times is not None):
             raise ValueError(
                 f"an opening of {self.opening} steps has no times; leave times out, or opening"

@@ -127,6 +127,7 @@ def test_a_first_frame_takes_its_opening_where_that_is_more():
         ({"steps": -3}, "steps is -3"),
         ({"steps": 2, "times": (1.0,)}, "1 times for 2 steps"),
         ({"steps": 1, "network_times": (1.0, 0.5)}, "2 network_times for 1 steps"),
+        ({"steps": 1, "opening": 0}, "opening is 0"),
         ({"steps": 1, "times": (1.0,), "opening": 4}, "an opening of 4 steps has no times"),
     ],
 )
