@@ -26,6 +26,7 @@ from genkit.methods import dmd2, scm
 from genkit.methods.base import Batch, Losses, Moment, Role, Roles, Stage
 from genkit.paths import TrigFlow
 from genkit.rng import Rng
+from genkit.sampling import Sampler
 
 
 class Method(dmd2.Method):
@@ -112,3 +113,6 @@ class Method(dmd2.Method):
         return terms.trig_tangent(
             student, teacher, self.trig, x_t, t, cond, r, self.config.derivative
         )
+
+    def sampler(self) -> Sampler:
+        return Sampler(steps=self.config.steps, stochastic=self.config.steps > 1)
