@@ -95,10 +95,9 @@ def test_masked_frames_are_seen_and_not_learned(module, alone):
     assert losses[0] == losses[1] != 0
 
 
-def own_losses(turn, mask, level=0.0, levels=2):
+def own_losses(turn, mask, level=0.0):
     """The loss of a turn of dmd2 whose real frames are `level` in the first row."""
     method = method_of(dmd2, warmup_share=0.0)
-    method.levels = levels
     torch.manual_seed(0)
     head = FeatureHead({"z": 2})
     fake = autoregressive(method.path, RHO)
