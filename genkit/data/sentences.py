@@ -14,6 +14,7 @@ import numpy as np
 
 SPLITS = ("train", "validation", "test")
 LISTED = 1 / 3  # of the sentences trained on, where there are further words
+ALONE = 1 / 3  # of those, a word by itself
 NOUNS = (
     "apple baker basket bell bird boat book bottle bridge brother candle captain castle cat chair "
     "child clock cloud coat cousin crow daisy doctor dog door dragon driver eagle engine farmer "
@@ -107,7 +108,9 @@ def split_of(text: str) -> str:
 
 
 def listed(rng: np.random.RandomState, known: Sequence[str]) -> str:
-    """Two to five of the known words, one after the other."""
+    """One of the known words by itself, or two to five, one after the other."""
+    if rng.rand() < ALONE:
+        return f"{_one(rng, known)}."
     *first, last = (_one(rng, known) for _ in range(rng.randint(2, 6)))
     return f"{', '.join(first)} and {last}."
 
