@@ -33,7 +33,7 @@ from genkit.data.speech_samples import equalised
 from genkit.phonemes import dictionary_words
 
 VOICES = {"slt": 175.0, "rms": 100.0, "awb": 130.0, "kal16": 105.0}  # and their pitch in Hz
-SECONDS = 2.9  # of a sentence, on the average
+SECONDS = 2.45  # of a sentence, on the average
 HELD_OUT = 200  # sentences of validation and of test
 
 
