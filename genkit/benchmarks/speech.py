@@ -20,6 +20,8 @@ from typing import Any
 
 from genkit import hub
 from genkit.benchmarks.record import write_record
+from genkit.benchmarks.single_words import single_words
+from genkit.benchmarks.single_words import told as told_words
 from genkit.rng import generator, sample_generators
 
 TEXT = (
@@ -29,10 +31,6 @@ TEXT = (
 PARTS = {"text_encoder": "durations", "network": "decoder", "vocoder": "vocoder"}
 ASKED = (1.0, 60.0)  # seconds whose length is looked at
 SINGLES = (TEXT, "Go.", "Where is the small boat?")
-WORDS = (
-    "apple bottle bridge castle cloud doctor flower garden hammer horse island kitchen letter "
-    "monkey painter river school table teacher window"
-).split()
 COLD = """
 import sys, time
 import torch
@@ -204,27 +202,10 @@ def batch_beside_singles(pipeline: Any) -> float:
     return worst
 
 
-def one_word(pipeline: Any) -> dict[str, float] | None:
-    """The share of single words that pocketsphinx hears right; None without it."""
-    from genkit.data.sentences import vocabulary
-    from genkit.metrics.speech import WordLoop, heard_here
-
-    if not heard_here():
-        return None
-    loop = WordLoop(vocabulary())
-    sounds = pipeline(WORDS, generator=sample_generators(0, len(WORDS)))
-    heard = [
-        loop.hear(sound[0, : int(n)])
-        for sound, n in zip(sounds.audios, sounds.lengths, strict=True)
-    ]
-    right = sum(found == [word] for found, word in zip(heard, WORDS, strict=True))
-    return {"words": len(WORDS), "recognised": right / len(WORDS)}
-
-
 def measure(settings: Settings) -> dict[str, Any]:
     """The figures: "threads" {number: "student", "first_chunk_ms", and with a teacher "teacher",
-    "times_faster"}, "cold", "frames_off", "batch_beside_singles", "one_word". ValueError for a
-    pipeline that speaks no text."""
+    "times_faster"}, "cold", "frames_off", "batch_beside_singles", "single_words". ValueError
+    for a pipeline that speaks no text."""
     from genkit.modalities import speaks
 
     student = hub.Pipeline.from_pretrained(settings.pipeline)
@@ -251,7 +232,7 @@ def measure(settings: Settings) -> dict[str, Any]:
         "cold": cold(settings.pipeline, settings.text),
         "frames_off": lengths(student),
         "batch_beside_singles": batch_beside_singles(student),
-        "one_word": one_word(student),
+        "single_words": single_words(student),
     }
 
 
@@ -286,11 +267,7 @@ def told(found: dict[str, Any]) -> list[str]:
     off = ", ".join(f"{name}: {value:.3f}" for name, value in found["frames_off"].items())
     lines.append(f"frames too long or short, asked for {off}")
     lines.append(f"a batch beside its singles: {found['batch_beside_singles']:.2g}")
-    if found["one_word"] is not None:
-        lines.append(
-            "{recognised:.0%} of {words} single words recognised".format(**found["one_word"])
-        )
-    return lines
+    return lines + told_words(found["single_words"] or {})
 
 
 def main(settings: Settings) -> None:

@@ -38,7 +38,8 @@ def student(tmp_path_factory):
 def quick(monkeypatch):
     """Seconds that are asked for, words that are heard and the fresh process cost time."""
     monkeypatch.setattr(speech, "ASKED", (1.0, 2.0))
-    monkeypatch.setattr(speech, "one_word", lambda pipeline: {"words": 2, "recognised": 0.5})
+    words = {"known": {"words": 2, "recognised": {"ann": 0.5}, "flite": {}}}
+    monkeypatch.setattr(speech, "single_words", lambda pipeline: words)
     fresh = {"open_ms": 1.0, "first_chunk_ms": 2.0, "second_stream_ms": 3.0}
     monkeypatch.setattr(speech, "cold", lambda name, text: fresh)
 
@@ -55,7 +56,7 @@ def test_the_command_writes_what_it_measures(student, quick, tmp_path, capsys):
     assert row["times_faster"]["decoder"] > 1 and row["first_chunk_ms"] > 0
     assert max(held["frames_off"].values()) < 1 and held["batch_beside_singles"] < 1e-4
     out = capsys.readouterr().out
-    assert "real-time factor" in out and "50% of 2 single words recognised" in out
+    assert "real-time factor" in out and "of 2 known words, said alone, recognised: ann 50%" in out
 
 
 def test_parts_of_a_call_add_up_to_it(student):
