@@ -13,7 +13,7 @@ export OMP_NUM_THREADS=1
 python scripts/train_vocoder.py --out runs/vocoder &
 genkit train --data speech-flite --out runs/speech-first --resume --evaluate-n 0
 genkit train --data speech-flite --start runs/speech-first/pipeline --lr 3e-4 --time-mean -0.6 \
-  --out runs/speech-teacher --resume --evaluate-n 0
+  --max-steps 12000 --out runs/speech-teacher --resume --evaluate-n 0
 wait $!
 unset OMP_NUM_THREADS
 ship speech-teacher --vocoder runs/vocoder/vocoder --guidance 1.3

@@ -16,4 +16,5 @@ students world "consistency"
 distil world dmd2 --student runs/world-regression/pipeline
 table world "consistency dmd2" -n 64 --seeds 0 --steps 1,2,4,50 --student-steps 1,2,4
 deliver world-onestep "world-${STUDENT:-dmd2-0}"
+python scripts/draw_world.py
 genkit bench video world-onestep --teacher-steps 50 --json "$figures/world-bench.json"

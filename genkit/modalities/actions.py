@@ -81,7 +81,7 @@ class ActionClips(Modality):
     ) -> Tensor:
         if guidance != 1:
             raise ValueError(f"guidance is {guidance:g}; clips are made without, give 1")
-        return _clips(pipeline, asked, generators, steps)
+        return follow(pipeline, asked, generators, steps)
 
     def further(self, pipeline: Any, steps: int, seed: int) -> dict[str, float]:
         """How held-out clips are continued, and, for a pipeline of few steps, how one of LASTING
@@ -105,7 +105,7 @@ class ActionClips(Modality):
 
         begun, led = real.x_0[:CONTINUED], real.cond["action"][:CONTINUED]
         told, generators = self.asked(2 * CONTINUED)[CONTINUED:], sample_generators(seed, CONTINUED)
-        made = _clips(pipeline, told, generators, steps, (begun, led))
+        made = follow(pipeline, told, generators, steps, (begun, led))
         clips = torch.cat([begun[:, -1:], made.float().cpu()], 1)
         obeys, boat = obeyed(clips, torch.cat([led[:, -1:], told], 1))
         return {"continued_obeys": obeys, "continued_boat": boat}
@@ -114,7 +114,7 @@ class ActionClips(Modality):
         return write_strips(rows, stem)
 
 
-def _clips(
+def follow(
     pipeline: Any,
     actions: Tensor,
     generators: list[torch.Generator],
