@@ -8,8 +8,8 @@ id|text|text|speaker; ids that begin with validation- and test- are held-out sen
 test sentence has a word that train does not. phones.jsonl has flite's own phone times (seconds at
 which each phone ends). The variation is told nowhere: not in the text, not in the speaker. About a
 twentieth of real time on one core; a second run goes on where the first was stopped. A third of
-training are lists of words of the CMU dictionary: the grammar's few hundred words alone teach their
-own sounds in their own company, and a new word is then said worse.
+training are words of the CMU dictionary, by themselves or in lists: the grammar's few hundred words
+teach only their own sounds in their own company, and a new word is then said worse.
 """
 
 from __future__ import annotations

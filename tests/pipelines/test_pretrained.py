@@ -19,8 +19,8 @@ SHIPPED = {"digits-teacher", "digits-onestep", "emoji-teacher", "emoji-onestep"}
 # Whose figures take minutes to make again, or data that a package of Debian's makes. What they make
 # of one thing asked is held to instead: by so many steps, its mean and deviation.
 MADE = {
-    "speech-teacher": (4, -0.0319, 0.5412),
-    "speech-onestep": (1, -0.0371, 0.5421),
+    "speech-teacher": (4, -0.0562, 0.5433),
+    "speech-onestep": (1, -0.0614, 0.5443),
     "world-teacher": (4, -0.0858, 0.4264),
     "world-onestep": (1, -0.0563, 0.4354),
     "music-teacher": (4, 0.0479, 1.0963),
@@ -36,7 +36,7 @@ ASKED: dict[str, dict] = {
         "audio_end_in_s": 3.0,
     },
 }
-SHAPES = {"speech": (1, 107, 80), "world": (1, 4, 3, 64, 64), "music": (1, 65, 32)}
+SHAPES = {"speech": (1, 105, 80), "world": (1, 4, 3, 64, 64), "music": (1, 65, 32)}
 SHIPPED |= MADE.keys()
 # Steps of the row that is made again, where the default ones would take minutes.
 STEPS = {"emoji-teacher": 8}
