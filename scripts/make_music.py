@@ -15,38 +15,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-
-from genkit.audio.files import read, wav_bytes
+from genkit.audio.files import wav_bytes
+from genkit.audio.fluidsynth import FONT, check_installed, levelled, rendered
 from genkit.audio.midi import midi_bytes
 from genkit.data.cache import cache_folder
 from genkit.data.music import NAME
 from genkit.data.music_folder import TABLE
 from genkit.data.music_samples import FRAMES, HOP, RATE
-from genkit.data.songs import SPLITS, Song, compose
+from genkit.data.songs import SPLITS, compose
 from genkit.harmony import CHORDS, KEYS, SECTIONS
 
-FONT = Path("/usr/share/sounds/sf2/TimGM6mb.sf2")
 SECONDS = FRAMES * HOP / RATE
 HELD_OUT = 100  # songs of validation and of test, at most
-
-
-def play(song: Song, midi: Path, wav: Path, font: Path) -> None:
-    """Render a song to a stereo file at RATE."""
-    midi.write_bytes(midi_bytes(song.notes, song.programs, song.plan.bpm))
-    settings = {
-        "synth.chorus.active": 0,
-        "synth.reverb.room-size": round(0.1 + 0.6 * song.reverb, 2),
-        "synth.reverb.level": round(0.1 + 0.5 * song.reverb, 2),
-    }
-    flags = [part for key, value in settings.items() for part in ("-o", f"{key}={value}")]
-    command = ["fluidsynth", "-niq", "-g", "0.5", "-r", str(RATE), "-O", "s16", "-F", str(wav)]
-    subprocess.run([*command, *flags, str(font), str(midi)], check=True, capture_output=True)
 
 
 def render(folder: Path, split: str, number: int, font: Path) -> dict:
@@ -55,16 +38,16 @@ def render(folder: Path, split: str, number: int, font: Path) -> dict:
     song = compose(split, number, SECONDS)
     kept = folder / f"{name}.wav"
     if not kept.exists():
-        midi, raw = folder / f"{name}.part.mid", folder / f"{name}.part.wav"
-        play(song, midi, raw, font)
-        audio = read(raw, RATE)[: FRAMES * HOP]
-        level = 0.12 / float(np.sqrt(np.mean(audio.numpy() ** 2)))
-        audio = audio * min(level, 0.95 / float(audio.abs().max()))
-        aside = folder / f"{name}.part"
-        aside.write_bytes(wav_bytes(audio, RATE))
+        midi, aside = folder / f"{name}.part.mid", folder / f"{name}.part"
+        midi.write_bytes(midi_bytes(song.notes, song.programs, song.plan.bpm))
+        room = {
+            "synth.reverb.room-size": round(0.1 + 0.6 * song.reverb, 2),
+            "synth.reverb.level": round(0.1 + 0.5 * song.reverb, 2),
+        }
+        audio = rendered(midi, font, RATE, room)[: FRAMES * HOP]
+        aside.write_bytes(wav_bytes(levelled(audio), RATE))
         os.replace(aside, kept)
         midi.unlink()
-        raw.unlink()
     return {
         "file_name": kept.name,
         "text": song.text,
@@ -84,10 +67,10 @@ def main() -> None:
     parser.add_argument("--font", type=Path, default=FONT, help="a soundfont")
     parser.add_argument("--out", type=Path, default=cache_folder() / NAME)
     asked = parser.parse_args()
-    if shutil.which("fluidsynth") is None:
-        raise SystemExit("fluidsynth is not there: apt-get install fluidsynth")
-    if not asked.font.is_file():
-        raise SystemExit(f"{asked.font} is not there: apt-get install timgm6mb-soundfont")
+    try:
+        check_installed(asked.font)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
     asked.out.mkdir(parents=True, exist_ok=True)
     train = max(1, round(asked.hours * 3600 / SECONDS))
     few = min(HELD_OUT, max(10, train // 5))
