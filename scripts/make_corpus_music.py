@@ -1,8 +1,8 @@
 """Render those scores of music21's corpus that themselves say a free licence, with fluidsynth.
 
     apt-get install fluidsynth timgm6mb-soundfont && pip install music21
-    python scripts/make_corpus_music.py --out corpus-music
-    genkit train flow_matching --data corpus-music --decoder runs/music-codec/codec --out runs/corpus
+    python scripts/make_corpus_music.py --out corpus
+    genkit train flow_matching --data corpus --decoder runs/music-codec/codec --out runs/corpus
 
 A folder of music as genkit reads it: metadata.jsonl has, of each piece, who wrote it, its key as
 music21 hears it (Krumhansl and Schmuckler), its tempo where it has one throughout, and in "licence"
