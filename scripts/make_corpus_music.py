@@ -71,7 +71,9 @@ def main() -> None:
     corpus = Path(music21.__file__).parent / "corpus"
     scores = sorted(file for file in corpus.rglob("*") if file.suffix in ENDINGS)
     lines, seconds = [], 0.0
-    for file, licence in [(file, said) for file in scores if is_free(said := rights(file))]:
+    for file in scores:
+        if not is_free(licence := rights(file)):
+            continue
         score: Any = music21.converter.parse(file)
         try:
             audio = sound(score, asked.font)

@@ -25,4 +25,5 @@ genkit evaluate speech-teacher --steps 1,4,20,50 -n 100 --seeds 0 --json \
 students speech "consistency reflow"
 table speech "consistency reflow" -n 100 --seeds 0 --steps 1,2,4,50 --student-steps 1,2,4
 deliver speech-onestep "speech-${STUDENT:-consistency-1}"
+python scripts/draw_samples.py speech-onestep -n 4
 genkit bench speech speech-onestep --json "$figures/speech-bench.json"
